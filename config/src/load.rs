@@ -1,1 +1,102 @@
-//! (in work)
+//! Files in, configuration or findings out: the one function behind start, `validate`, reload and the API.
+
+mod defaults;
+mod environment;
+mod merge;
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::diagnostic::{Code, Diagnostic, Diagnostics, Severity};
+use crate::model::{Config, Position};
+use crate::node::{self, Node, Value};
+use crate::schema::keys::{DefaultsKeys, FileKeys};
+use crate::schema::{Path, Reader, Shape};
+use crate::validate::validate;
+
+/// The most bytes that all files of a configuration may have together.
+pub const SIZE_MAX: usize = 64 << 20;
+
+/// One file as it was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SourceFile {
+    /// What messages call it; ends with `.json` when the text must be JSON.
+    pub name: Arc<str>,
+    /// What relative paths inside it are relative to.
+    pub directory: PathBuf,
+    /// What it holds.
+    pub text: String,
+}
+
+/// A legal configuration, and what is odd about it.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// The configuration.
+    pub config: Config,
+    /// Warnings, ordered by file and place.
+    pub warnings: Vec<Diagnostic>,
+}
+
+/// Loads a configuration from `files`, which are merged in the order given; `env` looks up environment variables.
+///
+/// # Errors
+///
+/// Every problem of every file at once, warnings included. Only a file that is no YAML hides what else is wrong in it.
+pub fn load(files: &[SourceFile], env: &dyn Fn(&str) -> Option<String>) -> Result<Loaded, Diagnostics> {
+    let mut reader = Reader::new(files);
+    let config = read(files, env, &mut reader);
+    let mut findings = reader.finish();
+    let order: HashMap<&str, usize> = files.iter().enumerate().map(|(index, file)| (&*file.name, index)).collect();
+    findings.sort_by_key(|finding| {
+        let Position { file, line, column } = &finding.position;
+        (order.get(&**file).copied(), *line, *column)
+    });
+    match config {
+        Some(config) if findings.iter().all(|finding| finding.severity == Severity::Warning) => {
+            Ok(Loaded { config, warnings: findings })
+        }
+        _ => Err(Diagnostics(findings)),
+    }
+}
+
+fn read(files: &[SourceFile], env: &dyn Fn(&str) -> Option<String>, reader: &mut Reader<'_>) -> Option<Config> {
+    if let Some(first) = files.first()
+        && files.iter().map(|file| file.text.len()).sum::<usize>() > SIZE_MAX
+    {
+        let position = Position { file: Arc::clone(&first.name), line: 1, column: 1 };
+        reader.report(Diagnostic::new(Code::Document, &position, "the configuration is larger than 64 MiB"));
+        return None;
+    }
+    let mut trees: Vec<Node> = Vec::new();
+    for file in files {
+        let (tree, problems) = node::parse(file);
+        problems.into_iter().for_each(|problem| reader.report(problem));
+        trees.extend(tree);
+    }
+    let complete = trees.len() == files.len();
+    for tree in &mut trees {
+        environment::expand(tree, env, reader);
+    }
+    let mut root = merge::merge(trees, reader);
+    if let Some(defaults) = defaults::take(&mut root) {
+        let read = |reader: &mut Reader<'_>| DefaultsKeys::read(&defaults, Path::ROOT.key("defaults"), reader);
+        reader.partially(read);
+        defaults::apply(&defaults, &mut root, reader);
+    }
+    let keys = FileKeys::read(&root, Path::ROOT, reader)?;
+    validate(keys, complete, reader)
+}
+
+/// Makes the position of a tree that no file has.
+fn nowhere() -> Position {
+    Position { file: Arc::from("built-in"), line: 1, column: 1 }
+}
+
+/// Returns the entries of a map, or nothing.
+fn entries_mut(node: &mut Node) -> Option<&mut Vec<node::Entry>> {
+    match &mut node.value {
+        Value::Map(entries) => Some(entries),
+        Value::List(_) | Value::Scalar(_) => None,
+    }
+}

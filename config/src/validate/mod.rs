@@ -1,0 +1,132 @@
+//! From typed keys to a legal [`Config`]: what one value alone cannot tell.
+
+mod cluster;
+mod cross;
+mod listener;
+mod route;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::model::{AccessLog, Config, Drain, LogFormat, LogTarget, Position};
+use crate::schema::keys::{AccessLogKeys, DrainKeys, FileKeys};
+use crate::schema::{At, List, Path, Reader};
+use crate::units::MILLIONTHS;
+
+/// Makes a configuration of the keys, or reports to `reader` why there is none.
+///
+/// * `complete`: all files could be read, so that a name that nothing has is really unknown
+pub fn validate(keys: FileKeys, complete: bool, reader: &mut Reader<'_>) -> Option<Config> {
+    let complete = complete && !keys.broken_names();
+    let admin = listener::admin(keys.admin.as_ref(), &keys.position, reader);
+    let sockets = listener::Sockets::of_admin(admin.as_ref());
+    let listeners = listener::listeners(keys.listeners.as_ref(), sockets, reader);
+    let clusters: Vec<_> = each(keys.clusters.as_ref(), "clusters", reader, |cluster, path, reader| {
+        cluster::cluster(cluster, path, reader)
+    });
+    let routes: Vec<route::Draft> = each(keys.routes.as_ref(), "routes", reader, |route, path, reader| {
+        route::route(route, path, reader)
+    });
+    cross::unique("clusters", clusters.iter().map(|cluster| (&*cluster.name, &cluster.position)), reader);
+    cross::unique("routes", routes.iter().map(|draft| (&*draft.route.name, &draft.route.position)), reader);
+    if complete {
+        cross::references(&routes, &listeners, &clusters, reader);
+    }
+    if reader.failures() > 0 {
+        return None;
+    }
+    cross::tcp(&routes, &listeners, reader);
+    cross::warnings(&routes, &listeners, &clusters, reader);
+    if reader.failures() > 0 {
+        return None;
+    }
+    Some(Config {
+        admin: admin?,
+        workers: keys.workers.and_then(|workers| std::num::NonZeroU32::new(workers.value.narrow())),
+        drain: drain(keys.drain.map(|drain| drain.value)),
+        max_memory: keys.max_memory.map(|bytes| bytes.value.0),
+        listeners: listeners.into_iter().map(Arc::new).collect(),
+        routes: routes.into_iter().map(|draft| Arc::new(draft.route)).collect(),
+        clusters: clusters.into_iter().map(Arc::new).collect(),
+        access_log: keys.access_log.map(|log| access_log(log.value)),
+    })
+}
+
+impl FileKeys {
+    /// True when a listener or a cluster may exist whose name could not be read: a name that is not found may then
+    /// just be spoilt, and is not reported on top.
+    fn broken_names(&self) -> bool {
+        let listener = |at: &At<crate::schema::keys::ListenerKeys>| at.value.name.is_none();
+        let cluster = |at: &At<crate::schema::keys::ClusterKeys>| at.value.name.is_none();
+        self.top_broken
+            || self.listeners.as_ref().is_some_and(|list| list.value.incomplete || list.value.items.iter().any(listener))
+            || self.clusters.as_ref().is_some_and(|list| list.value.incomplete || list.value.items.iter().any(cluster))
+    }
+}
+
+/// Reads each item of a top-level list, with its path.
+fn each<K, T>(
+    list: Option<&At<List<K>>>,
+    key: &'static str,
+    reader: &mut Reader<'_>,
+    mut read: impl FnMut(&K, Path<'_>, &mut Reader<'_>) -> Option<T>,
+) -> Vec<T>
+where
+    K: Named,
+{
+    let path = Path::ROOT.key(key);
+    let items = list.map_or(&[][..], |list| &list.value.items);
+    items
+        .iter()
+        .enumerate()
+        .filter_map(|(index, item)| read(&item.value, path.item(index, item.value.name()), reader))
+        .collect()
+}
+
+/// An entry of a list that has a name.
+trait Named {
+    /// Returns the name, if it could be read.
+    fn name(&self) -> Option<&str>;
+}
+
+macro_rules! named {
+    ($($keys:ident),+) => {
+        $(impl Named for crate::schema::keys::$keys {
+            fn name(&self) -> Option<&str> {
+                self.name.as_ref().map(|name| &*name.value.0)
+            }
+        })+
+    };
+}
+
+named!(ListenerKeys, RouteKeys, ClusterKeys);
+
+fn drain(keys: Option<DrainKeys>) -> Drain {
+    let (delay, timeout) = keys.map_or((None, None), |keys| (keys.delay, keys.timeout));
+    Drain {
+        delay: delay.map(|delay| delay.value.0),
+        timeout: timeout.map_or(Duration::from_secs(300), |timeout| timeout.value.0),
+    }
+}
+
+fn access_log(keys: AccessLogKeys) -> AccessLog {
+    AccessLog {
+        target: keys.path.map_or(LogTarget::Stdout, |path| path.value.0),
+        format: keys.format.map_or(LogFormat::Json, |format| format.value.0),
+        sample: keys.sample.map_or(MILLIONTHS, |share| share.value.0),
+        slow: keys.slow.map_or(Some(Duration::from_secs(1)), |slow| slow.value.0.map(|slow| slow.0)),
+    }
+}
+
+/// Returns the place of what is not written in any file.
+fn built_in() -> Position {
+    Position { file: Arc::from("built-in"), line: 1, column: 1 }
+}
+
+/// Returns a clock: what is written, `none` included, or the default.
+fn clock(at: &Option<At<crate::schema::keys::Clock>>, default: Option<Duration>) -> Option<Duration> {
+    match at {
+        Some(at) => at.value.0.map(|period| period.0),
+        None => default,
+    }
+}

@@ -1,0 +1,171 @@
+//! Our own answers, in the shape that the caller's protocol expects.
+
+use bytes::Bytes;
+use forebay_config::rewrite::{RequestOrigin, location};
+use forebay_config::{Action, Route};
+use http::header::{ACCEPT, ALLOW, CONTENT_LENGTH, CONTENT_TYPE, LOCATION, RETRY_AFTER};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use hyper::body::Incoming;
+
+use crate::canonical::Target;
+use crate::connection::Connection;
+use crate::error::Reason;
+use crate::gateway::is_grpc;
+use crate::headers::X_FOREBAY_REASON;
+
+/// Why a request is refused, and what goes with it.
+#[derive(Debug)]
+pub struct Refusal {
+    /// The reason and with it the status.
+    pub reason: Reason,
+    /// Value of `Allow`.
+    allow: Option<HeaderValue>,
+}
+
+impl From<Reason> for Refusal {
+    fn from(reason: Reason) -> Self {
+        Self { reason, allow: None }
+    }
+}
+
+impl Refusal {
+    /// 405 with the methods that would do.
+    pub fn method_not_allowed(allow: &[Method]) -> Self {
+        let list = allow.iter().map(Method::as_str).collect::<Vec<_>>().join(", ");
+        Self { reason: Reason::MethodNotAllowed, allow: HeaderValue::from_str(&list).ok() }
+    }
+}
+
+/// How errors look to this caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Shape {
+    /// `{"error":{"message","type","param","code"}}`.
+    OpenAi,
+    /// `{"error":"…"}`: Open Inference Protocol and TensorFlow Serving.
+    Inference,
+    /// Trailers-only `grpc-status`.
+    Grpc,
+    /// For browsers.
+    Html,
+}
+
+/// What must be remembered of a request to refuse it politely.
+#[derive(Clone, Copy, Debug)]
+pub struct Manners(Shape);
+
+impl Manners {
+    /// Reads the caller's protocol from its request.
+    pub fn of(request: &Request<Incoming>) -> Self {
+        let headers = request.headers();
+        let path = request.uri().path();
+        let wants_html = || {
+            let accept = headers.get(ACCEPT).and_then(|value| value.to_str().ok());
+            accept.is_some_and(|accept| accept.contains("text/html"))
+        };
+        Self(if is_grpc(headers) {
+            Shape::Grpc
+        } else if is_inference(path) {
+            Shape::Inference
+        } else if wants_html() {
+            Shape::Html
+        } else {
+            Shape::OpenAi
+        })
+    }
+}
+
+/// Open Inference Protocol v2, and TensorFlow Serving's or KServe v1's `/v1/models/NAME…:verb`.
+fn is_inference(path: &str) -> bool {
+    path == "/v2"
+        || path.starts_with("/v2/")
+        || path.strip_prefix("/v1/models/").is_some_and(|rest| rest.contains(':'))
+}
+
+/// The answer to a refused request.
+pub fn refusal(refusal: &Refusal, manners: &Manners) -> Response<Bytes> {
+    let reason = refusal.reason;
+    let mut response = Response::new(Bytes::new());
+    let content_type = match manners.0 {
+        Shape::Grpc => "application/grpc",
+        Shape::Html => "text/html; charset=utf-8",
+        Shape::OpenAi | Shape::Inference => "application/json",
+    };
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(&X_FOREBAY_REASON, HeaderValue::from_static(reason.label()));
+    if let Some(allow) = &refusal.allow {
+        headers.insert(ALLOW, allow.clone());
+    }
+    if let Some(after) = reason.retry_after() {
+        headers.insert(RETRY_AFTER, HeaderValue::from(after.as_secs().clamp(1, 60)));
+    }
+    if manners.0 == Shape::Grpc {
+        headers.insert("grpc-status", HeaderValue::from(u16::from(reason.grpc_status())));
+        headers.insert("grpc-message", HeaderValue::from_static(reason.message()));
+        return response;
+    }
+    *response.status_mut() = reason.status();
+    *response.body_mut() = body(reason, manners.0);
+    response
+}
+
+fn body(reason: Reason, shape: Shape) -> Bytes {
+    let message = reason.message();
+    let text = match shape {
+        Shape::Grpc => String::new(),
+        Shape::OpenAi => serde_json::json!({
+            "error": {"message": message, "type": reason.kind(), "param": null, "code": reason.label()}
+        })
+        .to_string(),
+        Shape::Inference => serde_json::json!({ "error": format!("{}: {message}", reason.label()) }).to_string(),
+        Shape::Html => format!(
+            "<!doctype html><meta charset=utf-8><title>{status}</title><h1>{status}</h1><p>{message} ({label})</p>\n",
+            status = reason.status(),
+            label = reason.label(),
+        ),
+    };
+    Bytes::from(text)
+}
+
+/// The answer to `OPTIONS *`.
+pub fn options_of_the_server() -> Response<Bytes> {
+    let mut response = Response::new(Bytes::new());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    response
+}
+
+/// The answer of a route that forwards nothing.
+///
+/// # Errors
+///
+/// When a redirect's location cannot be a header value.
+pub fn by_route(route: &Route, connection: &Connection, target: &Target<'_>) -> Result<Response<Bytes>, Reason> {
+    match &route.action {
+        Action::Forward(_) => Err(Reason::Internal),
+        Action::Redirect(redirect) => {
+            let origin = RequestOrigin {
+                scheme: if connection.tls.is_some() { "https" } else { "http" },
+                host: &target.host,
+                port: connection.local.port(),
+            };
+            let place = location(redirect, origin, &target.path, target.query);
+            let mut response = Response::new(Bytes::new());
+            *response.status_mut() = redirect.status;
+            let place = HeaderValue::from_str(&place).map_err(|_| Reason::BadPath)?;
+            response.headers_mut().insert(LOCATION, place);
+            Ok(response)
+        }
+        Action::Respond(fixed) => {
+            let mut response = Response::new(Bytes::from(fixed.body.clone()));
+            *response.status_mut() = fixed.status;
+            for (name, value) in &fixed.headers {
+                response.headers_mut().append(name, value.clone());
+            }
+            if fixed.status == StatusCode::NO_CONTENT {
+                response.headers_mut().remove(CONTENT_LENGTH);
+            }
+            crate::headers::edit(response.headers_mut(), &route.response_headers);
+            Ok(response)
+        }
+    }
+}

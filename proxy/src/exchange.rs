@@ -1,0 +1,263 @@
+//! The record of one request and its answer: counted once, logged once, however it ends.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use http::{HeaderMap, HeaderValue, Method, Version};
+use tokio::time::Instant;
+
+use crate::access_log::{AccessLog, Captured, Record};
+use crate::connection::Connection;
+use crate::error::Reason;
+use crate::flow::Flow;
+use crate::metrics::{Traffic, TrafficCells};
+
+/// What the access log needs of a request whose head is gone upstream.
+pub struct LogEntry {
+    log: Arc<AccessLog>,
+    time: SystemTime,
+    method: Method,
+    version: Version,
+    path: String,
+    authority: String,
+    request_headers: Captured,
+    response_headers: Captured,
+    /// The request id, which also decides whether the request is in the sample.
+    pub request_id: Option<HeaderValue>,
+    /// The 32 hex digits of the trace.
+    pub trace_id: Option<String>,
+    /// The route's name.
+    pub route: String,
+    /// The cluster's name.
+    pub cluster: String,
+    /// The last endpoint tried.
+    pub endpoint: Option<Arc<str>>,
+    /// Attempts made.
+    pub attempts: u32,
+    /// The client behind trusted proxies.
+    pub client: std::net::IpAddr,
+    generation: u64,
+}
+
+impl LogEntry {
+    /// Keeps what will be logged of a request.
+    pub fn new(
+        log: &Arc<AccessLog>,
+        request: &http::Request<hyper::body::Incoming>,
+        connection: &Connection,
+        generation: u64,
+    ) -> Box<Self> {
+        Box::new(Self {
+            log: Arc::clone(log),
+            time: SystemTime::now(),
+            method: request.method().clone(),
+            version: request.version(),
+            path: request.uri().path_and_query().map_or_else(String::new, |p| p.as_str().to_owned()),
+            authority: authority_of(request).to_owned(),
+            request_headers: log.capture_request(request.headers()),
+            response_headers: Captured::default(),
+            request_id: None,
+            trace_id: None,
+            route: String::new(),
+            cluster: String::new(),
+            endpoint: None,
+            attempts: 0,
+            client: connection.peer_ip(),
+            generation,
+        })
+    }
+
+    /// Keeps what will be logged of the answer's head.
+    pub fn answer(&mut self, headers: &HeaderMap) {
+        self.response_headers = self.log.capture_response(headers);
+    }
+}
+
+fn authority_of(request: &http::Request<hyper::body::Incoming>) -> &str {
+    match request.uri().authority() {
+        Some(authority) => authority.as_str(),
+        None => request.headers().get(http::header::HOST).and_then(|h| h.to_str().ok()).unwrap_or(""),
+    }
+}
+
+fn protocol(version: Version) -> &'static str {
+    match version {
+        Version::HTTP_2 => "HTTP/2",
+        Version::HTTP_10 => "HTTP/1.0",
+        _ => "HTTP/1.1",
+    }
+}
+
+/// One request from its head to the last byte of its answer. Dropped before [`Exchange::finish`], it was aborted.
+pub struct Exchange {
+    flow: Rc<Flow>,
+    connection: Rc<Connection>,
+    traffic: Option<Rc<Arc<Traffic>>>,
+    /// Only with an access log.
+    pub log: Option<Box<LogEntry>>,
+    status: u16,
+    reason: Option<Reason>,
+    /// When the request left us for an endpoint.
+    left: Option<Instant>,
+    done: bool,
+}
+
+impl Exchange {
+    /// A request whose head is complete.
+    pub fn new(connection: &Rc<Connection>, flow: Rc<Flow>, log: Option<Box<LogEntry>>) -> Self {
+        Self {
+            flow,
+            connection: Rc::clone(connection),
+            traffic: None,
+            log,
+            status: 0,
+            reason: None,
+            left: None,
+            done: false,
+        }
+    }
+
+    /// The request's clocks.
+    pub fn flow(&self) -> &Rc<Flow> {
+        &self.flow
+    }
+
+    /// The request belongs to a route and cluster from now on.
+    pub fn admit(&mut self, traffic: &Rc<Arc<Traffic>>) {
+        let cells = traffic.worker(self.connection.worker.index);
+        cells.arrived();
+        cells.begin();
+        self.traffic = Some(Rc::clone(traffic));
+    }
+
+    /// The request goes to an endpoint now.
+    pub fn leave(&mut self) {
+        if self.left.is_none() {
+            self.left = Some(Instant::now());
+        }
+    }
+
+    /// The request goes to an endpoint once more.
+    pub fn retry(&self, reason: Reason) {
+        if let Some(cells) = self.cells() {
+            cells.retried(reason.label());
+        }
+    }
+
+    /// The endpoint's answer goes to the client.
+    pub fn answered(&mut self, status: u16) {
+        self.status = status;
+        if let Some(cells) = self.cells() {
+            cells.answered(status);
+        }
+    }
+
+    /// Our own answer goes to the client.
+    pub fn refused(&mut self, reason: Reason) {
+        self.status = reason.code();
+        self.reason = Some(reason);
+        self.count_refused(reason);
+    }
+
+    /// Our own answer that is no refusal: a redirect or a fixed response.
+    pub fn responded(&mut self, status: u16) {
+        self.status = status;
+        if let Some(cells) = self.cells() {
+            cells.answered(status);
+        }
+    }
+
+    fn count_refused(&self, reason: Reason) {
+        let unrouted;
+        let cells = match self.cells() {
+            Some(cells) => cells,
+            None => {
+                unrouted = self.connection.worker.shared.metrics.unrouted();
+                unrouted.worker(self.connection.worker.index).as_ref()
+            }
+        };
+        cells.refused(reason.code(), reason.label());
+    }
+
+    fn cells(&self) -> Option<&TrafficCells> {
+        self.traffic.as_ref().map(|t| t.worker(self.connection.worker.index).as_ref())
+    }
+
+    /// The last byte went to the client.
+    pub fn finish(mut self) {
+        self.end(None);
+    }
+
+    fn end(&mut self, aborted: Option<Reason>) {
+        if std::mem::replace(&mut self.done, true) {
+            return;
+        }
+        let now = Instant::now();
+        let duration = now.duration_since(self.flow.start);
+        let first_byte = self.flow.head().map(|head| head.duration_since(self.flow.start));
+        let overhead = self.left.map(|left| left.duration_since(self.flow.start));
+        if let Some(cells) = self.cells() {
+            cells.observe_duration(duration);
+            if let Some(first_byte) = first_byte {
+                cells.observe_first_byte(first_byte);
+            }
+            if let Some(overhead) = overhead {
+                cells.observe_overhead(overhead);
+            }
+            cells.request_bytes(self.flow.request_bytes.get());
+            cells.response_bytes(self.flow.response_bytes.get());
+            cells.end();
+            if let Some(reason) = aborted {
+                cells.aborted(reason.label());
+            }
+        }
+        self.connection.request_ended(now);
+        let Some(entry) = self.log.take() else { return };
+        let reason = aborted.or(self.reason).map_or("", Reason::label);
+        let status = if self.status == 0 { Reason::ClientClosed.code() } else { self.status };
+        let roll = entry.request_id.as_ref().map_or(0, |id| xxhash_rust::xxh3::xxh3_64(id.as_bytes()) as u32);
+        if !entry.log.keep(status, reason, duration, roll) {
+            return;
+        }
+        entry.log.write(
+            &Record {
+                time: entry.time,
+                method: entry.method.as_str(),
+                authority: &entry.authority,
+                path: &entry.path,
+                scheme: if self.connection.tls.is_some() { "https" } else { "http" },
+                protocol: protocol(entry.version),
+                status,
+                reason,
+                request_bytes: self.flow.request_bytes.get(),
+                response_bytes: self.flow.response_bytes.get(),
+                duration,
+                request_duration: self.flow.sent().map(|sent| sent.duration_since(self.flow.start)),
+                first_byte,
+                overhead,
+                queue: None,
+                route: &entry.route,
+                cluster: &entry.cluster,
+                endpoint: entry.endpoint.as_deref(),
+                request_id: entry.request_id.as_ref().and_then(|v| v.to_str().ok()),
+                trace_id: entry.trace_id.as_deref(),
+                client: entry.client,
+                peer: self.connection.peer,
+                local: self.connection.local,
+                listener: &self.connection.listener.name,
+                attempts: entry.attempts,
+                generation: entry.generation,
+            },
+            &entry.request_headers,
+            &entry.response_headers,
+        );
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        let reason = self.flow.failure().unwrap_or(Reason::ClientClosed);
+        self.end(Some(reason));
+    }
+}

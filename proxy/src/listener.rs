@@ -1,0 +1,397 @@
+//! Bound sockets and what happens from accept to the first request: PROXY header, TLS, protocol.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use forebay_config::ListenerProtocol;
+use hyper_util::rt::TokioIo;
+use tokio::io::AsyncReadExt;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+
+use crate::connection::{Cause, Connection, Drive, Ended, LINGER, NewConnection, StreamExecutor};
+use crate::gateway::Gateway;
+use crate::io::{Io, Stream, Wire};
+use crate::metrics::ListenerCells;
+use crate::proxy_protocol;
+use crate::sniff::{self, Protocol};
+use crate::snapshot::ListenerView;
+use crate::tls::Loaded;
+use crate::worker::{Accepted, Order, Stage, Worker};
+use crate::{tcp, tunnel};
+
+/// How long an accept loop waits when the process has no file descriptor left and no connection closes.
+const DESCRIPTOR_PAUSE: Duration = Duration::from_millis(250);
+/// Bytes read at once while the protocol is found out.
+const FIRST_READ: usize = 8 << 10;
+
+/// A bound address, shared by the sockets of all workers. Survives reloads as long as its name and address stay.
+pub struct ListenerHandle {
+    /// The listener's name.
+    pub name: String,
+    /// Where it is really bound.
+    pub address: SocketAddr,
+    /// Counts its connections and their failures.
+    pub cells: Arc<ListenerCells>,
+    stage: AtomicU8,
+    open: AtomicU32,
+    cap: AtomicU32,
+    room: Notify,
+    stop: watch::Sender<bool>,
+}
+
+impl ListenerHandle {
+    /// A listener that is about to be served.
+    pub fn new(name: &str, address: SocketAddr, cells: Arc<ListenerCells>, cap: u32) -> Arc<Self> {
+        Arc::new(Self {
+            name: name.to_owned(),
+            address,
+            cells,
+            stage: AtomicU8::new(Stage::Running as u8),
+            open: AtomicU32::new(0),
+            cap: AtomicU32::new(cap),
+            room: Notify::new(),
+            stop: watch::Sender::new(false),
+        })
+    }
+
+    /// How far the listener's own stop has come.
+    pub fn stage(&self) -> Stage {
+        Stage::from_u8(self.stage.load(Ordering::Relaxed))
+    }
+
+    /// Its connections finish what they have; follow with [`Order::Wake`].
+    pub fn enter(&self, stage: Stage) {
+        self.stage.store(stage as u8, Ordering::Relaxed);
+        if stage >= Stage::Closing {
+            self.stop.send_replace(true);
+        }
+    }
+
+    /// Changes how many connections may be open.
+    pub fn set_cap(&self, cap: u32) {
+        self.cap.store(cap, Ordering::Relaxed);
+        self.room.notify_waiters();
+    }
+
+    fn is_full(&self) -> bool {
+        self.open.load(Ordering::Relaxed) >= self.cap.load(Ordering::Relaxed)
+    }
+}
+
+/// One open connection in every count it belongs to.
+pub struct Open {
+    handle: Arc<ListenerHandle>,
+    shared: Arc<crate::worker::Shared>,
+    worker: usize,
+}
+
+impl Open {
+    fn new(handle: &Arc<ListenerHandle>, shared: &Arc<crate::worker::Shared>, worker: usize) -> Self {
+        handle.open.fetch_add(1, Ordering::Relaxed);
+        handle.cells.opened();
+        shared.loads[worker].fetch_add(1, Ordering::Relaxed);
+        Self { handle: Arc::clone(handle), shared: Arc::clone(shared), worker }
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.handle.open.fetch_sub(1, Ordering::Relaxed);
+        self.handle.cells.closed();
+        self.shared.loads[self.worker].fetch_sub(1, Ordering::Relaxed);
+        self.handle.room.notify_one();
+        self.shared.closed.notify_one();
+    }
+}
+
+/// Accepts from `socket` until the listener or the process stops.
+pub fn accept_from(worker: &Rc<Worker>, handle: Arc<ListenerHandle>, socket: std::net::TcpListener) {
+    let worker = Rc::clone(worker);
+    match TcpListener::from_std(socket) {
+        Ok(listener) => {
+            tokio::task::spawn_local(accept_loop(worker, handle, listener));
+        }
+        Err(error) => tracing::error!(%error, listener = handle.name, "cannot accept"),
+    }
+}
+
+async fn accept_loop(worker: Rc<Worker>, handle: Arc<ListenerHandle>, listener: TcpListener) {
+    let mut stop = handle.stop.subscribe();
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            _ = stop.wait_for(|stop| *stop) => break,
+            accepted = accept(&handle, &listener) => accepted,
+        };
+        if let Some((socket, peer)) = accepted {
+            place(&worker, &handle, socket, peer);
+        }
+    }
+    // Whoever the kernel has already accepted for this socket is served: closing it now would reset them.
+    while let Some(Ok((socket, peer))) = now_or_never(listener.accept()) {
+        place(&worker, &handle, socket, peer);
+    }
+}
+
+fn now_or_never<F: Future>(future: F) -> Option<F::Output> {
+    let mut future = std::pin::pin!(future);
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    match future.as_mut().poll(&mut context) {
+        std::task::Poll::Ready(output) => Some(output),
+        std::task::Poll::Pending => None,
+    }
+}
+
+async fn accept(handle: &ListenerHandle, listener: &TcpListener) -> Option<(TcpStream, SocketAddr)> {
+    while handle.is_full() {
+        let room = handle.room.notified();
+        if handle.is_full() {
+            room.await;
+        }
+    }
+    match listener.accept().await {
+        Ok(accepted) => Some(accepted),
+        Err(error) => {
+            let exhausted = [libc_errno::EMFILE, libc_errno::ENFILE, libc_errno::ENOBUFS, libc_errno::ENOMEM];
+            if error.raw_os_error().is_some_and(|code| exhausted.contains(&code)) {
+                handle.cells.failed("descriptors");
+                let _ = tokio::time::timeout(DESCRIPTOR_PAUSE, handle.room.notified()).await;
+            } else {
+                handle.cells.failed("accept");
+            }
+            None
+        }
+    }
+}
+
+/// Error numbers that mean the process or the machine is out of something.
+mod libc_errno {
+    use rustix::io::Errno;
+    pub(super) const EMFILE: i32 = Errno::MFILE.raw_os_error();
+    pub(super) const ENFILE: i32 = Errno::NFILE.raw_os_error();
+    pub(super) const ENOBUFS: i32 = Errno::NOBUFS.raw_os_error();
+    pub(super) const ENOMEM: i32 = Errno::NOMEM.raw_os_error();
+}
+
+/// The kernel's hashing splits few connections badly: they are handed to the least loaded worker.
+fn place(worker: &Rc<Worker>, handle: &Arc<ListenerHandle>, socket: TcpStream, peer: SocketAddr) {
+    let target = worker.shared.least_loaded(worker.index);
+    let open = Open::new(handle, &worker.shared, target);
+    if target == worker.index {
+        return begin(worker, socket, peer, open);
+    }
+    match socket.into_std() {
+        Ok(socket) => {
+            let _ = worker.shared.mailboxes[target].send(Order::Adopt(Accepted { socket, peer, open }));
+        }
+        Err(error) => tracing::warn!(%error, "a connection could not be handed over"),
+    }
+}
+
+/// Serves a connection on this worker.
+pub fn begin(worker: &Rc<Worker>, socket: TcpStream, peer: SocketAddr, open: Open) {
+    let worker = Rc::clone(worker);
+    tokio::task::spawn_local(async move {
+        let handle = Arc::clone(&open.handle);
+        serve(worker, &handle, socket, peer).await;
+        drop(open);
+    });
+}
+
+/// What is known of a connection before its first request.
+struct Established {
+    stream: Stream,
+    peer: SocketAddr,
+    tls: Option<(Arc<Loaded>, Option<String>)>,
+    protocol: Protocol,
+    prefix: Bytes,
+}
+
+async fn serve(worker: Rc<Worker>, handle: &Arc<ListenerHandle>, socket: TcpStream, peer: SocketAddr) {
+    let since = Instant::now();
+    let snapshot = worker.snapshot();
+    let Some(view) = snapshot.shared.listeners.iter().find(|l| l.config.name == handle.name).cloned() else {
+        return; // removed while the connection waited
+    };
+    drop(snapshot);
+    let Ok(local) = socket.local_addr() else { return };
+    let _ = socket.set_nodelay(true);
+    let establishing = establish(&view, socket, peer);
+    let established = match tokio::time::timeout(view.header_timeout(), establishing).await {
+        Ok(Ok(established)) => established,
+        Ok(Err(reason)) => return handle.cells.failed(reason),
+        Err(_) => return handle.cells.failed(Cause::HeaderTimeout.label()),
+    };
+    let Established { stream, peer, tls, protocol, prefix } = established;
+    if view.config.protocol == ListenerProtocol::Tcp {
+        return tcp::serve(&worker, &view, stream, peer).await;
+    }
+    let (io, wire) = Io::new(stream, prefix);
+    let connection = Connection::new(NewConnection {
+        worker,
+        listener: Arc::clone(handle),
+        peer,
+        local,
+        tls,
+        http2: protocol == Protocol::Http2,
+        wire,
+        limits: view.config.limits.clone(),
+        since,
+    });
+    drop(view);
+    match protocol {
+        Protocol::Http2 => serve_http2(connection, io).await,
+        Protocol::Http1 => serve_http1(connection, io).await,
+        Protocol::Tls | Protocol::Undecided => handle.cells.failed("tls_on_plain"),
+    }
+}
+
+/// PROXY header, TLS handshake, protocol.
+async fn establish(
+    view: &ListenerView,
+    mut socket: TcpStream,
+    peer: SocketAddr,
+) -> Result<Established, &'static str> {
+    let mut peer = peer;
+    let mut prefix = BytesMut::new();
+    if view.config.proxy_protocol {
+        let ip = peer.ip().to_canonical();
+        if !view.config.trusted_proxies.iter().any(|net| net.contains(&ip)) {
+            return Err("proxy_protocol");
+        }
+        let source = proxy_protocol::read_header(&mut socket).await.map_err(|_| "proxy_protocol")?;
+        peer = source.unwrap_or(peer);
+    }
+    let plain_http = view.config.protocol == ListenerProtocol::Http;
+    let Some(state) = &view.tls else {
+        let mut protocol = Protocol::Http1;
+        if plain_http {
+            protocol = find_protocol(&mut socket, &mut prefix).await?;
+        }
+        let stream = Stream::Plain(socket);
+        return Ok(Established { stream, peer, tls: None, protocol, prefix: prefix.freeze() });
+    };
+    let loaded = state.current();
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::clone(loaded.config()));
+    let stream = acceptor.accept(socket).await.map_err(|_| "tls_handshake")?;
+    let session = stream.get_ref().1;
+    let protocol = if session.alpn_protocol() == Some(b"h2") { Protocol::Http2 } else { Protocol::Http1 };
+    let name = session.server_name().map(str::to_ascii_lowercase);
+    let stream = Stream::Server(Box::new(stream));
+    Ok(Established { stream, peer, tls: Some((loaded, name)), protocol, prefix: Bytes::new() })
+}
+
+async fn find_protocol(socket: &mut TcpStream, prefix: &mut BytesMut) -> Result<Protocol, &'static str> {
+    loop {
+        match sniff::sniff(prefix) {
+            Protocol::Undecided => {}
+            Protocol::Tls => return Err("tls_on_plain"),
+            decided => return Ok(decided),
+        }
+        prefix.reserve(FIRST_READ);
+        match socket.read_buf(prefix).await {
+            Ok(0) if prefix.is_empty() => return Err("closed_unused"),
+            Ok(0) | Err(_) => return Err("closed_early"),
+            Ok(_) => {}
+        }
+    }
+}
+
+async fn serve_http1(connection: Rc<Connection>, io: Io) {
+    let limits = &connection.limits;
+    let mut builder = hyper::server::conn::http1::Builder::new();
+    builder.header_read_timeout(None).max_header_size(limits.header_bytes as usize);
+    if limits.headers != 100 {
+        builder.max_headers(limits.headers as usize);
+    }
+    let gateway = Gateway::new(&connection);
+    let mut machine = builder.serve_connection(TokioIo::new(io), gateway.service());
+    let ended = Drive::new(&mut machine, &connection).await;
+    let wire = Rc::clone(&connection.wire);
+    match ended {
+        Ended::Done(result) => {
+            let upgrade = connection.take_tunnel();
+            if let (Ok(()), Some(tunnel)) = (&result, upgrade) {
+                let parts = machine.into_parts();
+                return tunnel::run(&connection, tunnel, parts.io.into_inner(), parts.read_buf).await;
+            }
+            note_hyper(&connection, result.as_ref().err());
+            if result.is_err() && connection.is_close_delimited() {
+                return wire.reset_on_close();
+            }
+            if !wire.is_finished() {
+                linger(machine.into_parts().io.into_inner(), &wire).await;
+            }
+        }
+        Ended::Closed(cause) => close(&connection, cause),
+        Ended::Left => connection.listener.cells.failed("client_left"),
+    }
+}
+
+/// Counts what hyper answered or closed by itself.
+fn note_hyper(connection: &Connection, error: Option<&hyper::Error>) {
+    let Some(error) = error else { return };
+    let reason = if error.is_parse_too_large() {
+        "head_too_large"
+    } else if error.is_parse() {
+        "bad_request"
+    } else if error.is_incomplete_message() {
+        "closed_early"
+    } else {
+        "io"
+    };
+    connection.listener.cells.failed(reason);
+}
+
+fn close(connection: &Connection, cause: Cause) {
+    connection.listener.cells.failed(cause.label());
+    match cause {
+        Cause::HeaderTimeout if !connection.http2 && connection.wire.read.get() > 0 => {
+            connection.wire.last_words(
+                b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n",
+            );
+        }
+        // A cut answer must not look complete, even when only the close of the connection ends it.
+        Cause::Cut | Cause::WriteStall => connection.wire.reset_on_close(),
+        Cause::HeaderTimeout | Cause::Idle => {}
+    }
+}
+
+/// The client may still be sending: a close now would reset the connection and eat the answer on its way.
+async fn linger(mut io: Io, wire: &Wire) {
+    let (time, bytes) = LINGER;
+    wire.shutdown_write();
+    let mut discarded = 0;
+    let mut buffer = [0u8; 4 << 10];
+    let _ = tokio::time::timeout(time, async {
+        while discarded < bytes {
+            match io.read(&mut buffer).await {
+                Ok(0) | Err(_) => break,
+                Ok(n) => discarded += n,
+            }
+        }
+    })
+    .await;
+}
+
+async fn serve_http2(connection: Rc<Connection>, io: Io) {
+    let mut builder = hyper::server::conn::http2::Builder::new(StreamExecutor(Rc::clone(&connection)));
+    builder
+        .max_concurrent_streams(connection.limits.h2_streams)
+        .initial_stream_window_size(256 << 10)
+        .initial_connection_window_size(1 << 20)
+        .max_send_buf_size(64 << 10);
+    let gateway = Gateway::new(&connection);
+    let mut machine = builder.serve_connection(TokioIo::new(io), gateway.service());
+    match Drive::new(&mut machine, &connection).await {
+        Ended::Done(result) => note_hyper(&connection, result.as_ref().err()),
+        Ended::Closed(cause) => close(&connection, cause),
+        Ended::Left => connection.listener.cells.failed("client_left"),
+    }
+}

@@ -1,0 +1,304 @@
+//! The live view of one configuration, built beside the old one and swapped whole.
+
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use forebay_config as config;
+use forebay_config::route::RouteTable;
+use forebay_config::split::Split;
+use forebay_config::{Config, ListenerProtocol, UpstreamProtocol};
+
+use crate::access_log::AccessLog;
+use crate::cluster::ClusterState;
+use crate::metrics::{Metrics, Traffic};
+use crate::tls::{self, ServerTlsState, TlsError};
+use crate::upstream::{Connector, ConnectorTls};
+
+/// Everything that requests of one generation see. Never changed after it is published.
+pub struct Snapshot {
+    /// 1 for the first configuration, then one more for each that was applied.
+    pub generation: u64,
+    /// Of the configuration's text.
+    pub hash: String,
+    /// When it was built.
+    pub applied_at: SystemTime,
+    /// What was loaded.
+    pub config: Arc<Config>,
+    /// In file order.
+    pub listeners: Vec<Arc<ListenerView>>,
+    /// By name.
+    pub clusters: HashMap<String, Arc<ClusterView>>,
+    /// Metric cells of each member of each route, by [`MemberView::cell`].
+    traffic: Vec<Arc<Traffic>>,
+    /// Where finished requests are written.
+    pub log: Option<Arc<AccessLog>>,
+}
+
+/// A listener and the routes on it.
+pub struct ListenerView {
+    /// As configured.
+    pub config: Arc<config::Listener>,
+    /// Over `routes`.
+    pub table: RouteTable,
+    /// In file order; a tcp listener has one.
+    pub routes: Vec<Arc<RouteView>>,
+    /// Certificates, re-read when their files change.
+    pub tls: Option<Arc<ServerTlsState>>,
+}
+
+/// A route and what it leads to.
+pub struct RouteView {
+    /// As configured.
+    pub config: Arc<config::Route>,
+    /// Only for a route that forwards.
+    pub split: Option<Split<MemberView>>,
+    /// Metric cells for answers of the route itself.
+    pub cell: usize,
+}
+
+/// One way out of a route.
+pub struct MemberView {
+    /// Where it leads.
+    pub cluster: Arc<ClusterView>,
+    /// After the route's own.
+    pub request_headers: config::HeaderEdits,
+    /// After the route's own.
+    pub response_headers: config::HeaderEdits,
+    /// Index of its metric cells.
+    pub cell: usize,
+}
+
+/// A cluster as this generation sees it.
+pub struct ClusterView {
+    /// As configured.
+    pub config: Arc<config::Cluster>,
+    /// Outlives the generation.
+    pub state: Arc<ClusterState>,
+    /// How connections are opened.
+    pub connector: Connector,
+}
+
+/// Why a legal configuration cannot go live.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {message}", place(.position))]
+pub struct BuildError {
+    /// Where the configuration asks for it.
+    pub position: Option<config::Position>,
+    /// What is wrong, and with which file.
+    pub message: String,
+}
+
+fn place(position: &Option<config::Position>) -> String {
+    match position {
+        Some(at) => format!("{}:{}:{}", at.file, at.line, at.column),
+        None => "configuration".to_owned(),
+    }
+}
+
+/// What outlives generations.
+#[derive(Default)]
+pub struct Registry {
+    clusters: HashMap<String, Arc<ClusterState>>,
+}
+
+impl Registry {
+    fn cluster(&mut self, name: &str) -> Arc<ClusterState> {
+        let state = self.clusters.entry(name.to_owned());
+        Arc::clone(state.or_insert_with(|| Arc::new(ClusterState::new(name))))
+    }
+
+    /// Forgets clusters that the snapshot does not name; requests under way keep theirs.
+    pub fn retain(&mut self, snapshot: &Snapshot) {
+        self.clusters.retain(|name, _| snapshot.clusters.contains_key(name));
+    }
+}
+
+/// A configuration on its way to a snapshot.
+pub struct Build<'a> {
+    /// What was loaded.
+    pub config: Arc<Config>,
+    /// Of its text.
+    pub hash: String,
+    /// The number it will have.
+    pub generation: u64,
+    /// The snapshot it replaces.
+    pub old: Option<&'a Snapshot>,
+    /// Where cells come from.
+    pub metrics: &'a Metrics,
+    /// Where finished requests are written.
+    pub log: Option<Arc<AccessLog>>,
+}
+
+impl Build<'_> {
+    /// Builds the snapshot: reads certificates, compiles tables, finds metric cells.
+    ///
+    /// # Errors
+    ///
+    /// A certificate, key or CA file is missing or wrong. Nothing live has changed then.
+    pub fn run(self, registry: &mut Registry) -> Result<Snapshot, BuildError> {
+        let clusters = self
+            .config
+            .clusters
+            .iter()
+            .map(|cluster| Ok((cluster.name.clone(), Arc::new(cluster_view(cluster, registry)?))))
+            .collect::<Result<HashMap<_, _>, BuildError>>()?;
+        let mut traffic = Vec::new();
+        let all: Vec<Arc<RouteView>> =
+            self.config.routes.iter().map(|route| Arc::new(self.route_view(route, &clusters, &mut traffic))).collect();
+        let listeners =
+            self.config.listeners.iter().map(|l| self.listener_view(l, &all)).collect::<Result<Vec<_>, _>>()?;
+        Ok(Snapshot {
+            generation: self.generation,
+            hash: self.hash,
+            applied_at: SystemTime::now(),
+            config: self.config,
+            listeners,
+            clusters,
+            traffic,
+            log: self.log,
+        })
+    }
+
+    fn route_view(
+        &self,
+        route: &Arc<config::Route>,
+        clusters: &HashMap<String, Arc<ClusterView>>,
+        traffic: &mut Vec<Arc<Traffic>>,
+    ) -> RouteView {
+        let mut cell = |cluster: &str| {
+            traffic.push(self.metrics.traffic(&route.name, cluster));
+            traffic.len() - 1
+        };
+        let config::Action::Forward(members) = &route.action else {
+            return RouteView { config: Arc::clone(route), split: None, cell: cell("") };
+        };
+        let views = members.iter().map(|member| {
+            let cluster = clusters.get(&member.cluster).expect("validation resolved every cluster's name");
+            let view = MemberView {
+                cluster: Arc::clone(cluster),
+                request_headers: member.request_headers.clone(),
+                response_headers: member.response_headers.clone(),
+                cell: cell(&member.cluster),
+            };
+            (view, member.weight)
+        });
+        let views: Vec<_> = views.collect();
+        let first = views.first().map_or(0, |(view, _)| view.cell);
+        let split = Split::new(views).expect("validation refused splits without weight");
+        RouteView { config: Arc::clone(route), split: Some(split), cell: first }
+    }
+
+    fn listener_view(
+        &self,
+        listener: &Arc<config::Listener>,
+        all: &[Arc<RouteView>],
+    ) -> Result<Arc<ListenerView>, BuildError> {
+        let on = |route: &&Arc<RouteView>| match route.config.listeners.as_slice() {
+            [] => listener.protocol == ListenerProtocol::Http,
+            names => names.contains(&listener.name),
+        };
+        let routes: Vec<Arc<RouteView>> = all.iter().filter(on).cloned().collect();
+        let configs: Vec<Arc<config::Route>> = routes.iter().map(|r| Arc::clone(&r.config)).collect();
+        let tls = match &listener.tls {
+            None => None,
+            Some(wanted) => Some(self.server_tls(listener, wanted).map_err(|e| BuildError {
+                position: Some(listener.position.clone()),
+                message: format!("listener `{}`: {e}", listener.name),
+            })?),
+        };
+        Ok(Arc::new(ListenerView { config: Arc::clone(listener), table: RouteTable::new(&configs), routes, tls }))
+    }
+
+    /// The state of an unchanged `tls:` is kept, so that session tickets stay valid.
+    fn server_tls(
+        &self,
+        listener: &config::Listener,
+        wanted: &config::ServerTls,
+    ) -> Result<Arc<ServerTlsState>, TlsError> {
+        let before = self.old.and_then(|old| old.listeners.iter().find(|l| l.config.name == listener.name));
+        if let Some(before) = before
+            && before.config.tls.as_ref() == Some(wanted)
+            && let Some(state) = &before.tls
+        {
+            state.reload(wanted)?;
+            return Ok(Arc::clone(state));
+        }
+        let alpn: &[&[u8]] = match listener.protocol {
+            ListenerProtocol::Http => &[b"h2", b"http/1.1"],
+            ListenerProtocol::Tcp => &[],
+        };
+        ServerTlsState::load(wanted, alpn).map(Arc::new)
+    }
+}
+
+fn cluster_view(cluster: &Arc<config::Cluster>, registry: &mut Registry) -> Result<ClusterView, BuildError> {
+    let error = |e: TlsError| BuildError {
+        position: Some(cluster.position.clone()),
+        message: format!("cluster `{}`: {e}", cluster.name),
+    };
+    let mut hasher = DefaultHasher::new();
+    let tls = match &cluster.tls {
+        None => None,
+        Some(wanted) => {
+            wanted.hash(&mut hasher);
+            tls::client::fingerprint(wanted).map_err(error)?.hash(&mut hasher);
+            let named = match &wanted.server_name {
+                Some(name) => Some(tls::client::server_name(wanted, name).map_err(error)?),
+                None => None,
+            };
+            Some(Arc::new(ConnectorTls {
+                http1: tls::client::client_config(wanted, &[b"http/1.1"]).map_err(error)?,
+                http2: tls::client::client_config(wanted, &[b"h2"]).map_err(error)?,
+                server_name: named,
+            }))
+        }
+    };
+    let connector = Connector {
+        timeout: cluster.connect_timeout,
+        limit: cluster.breaker.connections,
+        tls,
+        key: hasher.finish(),
+    };
+    Ok(ClusterView { config: Arc::clone(cluster), state: registry.cluster(&cluster.name), connector })
+}
+
+impl ClusterView {
+    /// Whether a request goes over HTTP/2; `grpc`: it is one.
+    pub fn wants_http2(&self, grpc: bool) -> bool {
+        match self.config.protocol {
+            UpstreamProtocol::Auto => grpc,
+            UpstreamProtocol::Http1 => false,
+            UpstreamProtocol::Http2 => true,
+        }
+    }
+}
+
+impl ListenerView {
+    /// The longest a peer may take for a head or handshake.
+    pub fn header_timeout(&self) -> Duration {
+        self.config.limits.header_timeout
+    }
+}
+
+/// One worker's view of a snapshot: the counters it touches per request are its own.
+pub struct WorkerSnapshot {
+    /// The shared part.
+    pub shared: Arc<Snapshot>,
+    traffic: Vec<Rc<Arc<Traffic>>>,
+}
+
+impl WorkerSnapshot {
+    /// The view of `shared` for one worker.
+    pub fn new(shared: Arc<Snapshot>) -> Rc<Self> {
+        let traffic = shared.traffic.iter().map(|t| Rc::new(Arc::clone(t))).collect();
+        Rc::new(Self { shared, traffic })
+    }
+
+    /// Metric cells by index.
+    pub fn traffic(&self, cell: usize) -> &Rc<Arc<Traffic>> {
+        &self.traffic[cell]
+    }
+}

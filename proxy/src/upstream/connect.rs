@@ -1,0 +1,143 @@
+//! Opening a connection: TCP, TLS, and the HTTP handshake, all within the connect timeout.
+
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::ServerName;
+use tokio::net::TcpStream;
+
+use super::pool::{Http1, Http2, Pool};
+use crate::cluster::{ConnectionCount, Endpoint};
+use crate::error::Reason;
+use crate::io::{Io, Stream};
+use crate::local::LocalExecutor;
+
+/// Largest response head from an endpoint, bytes.
+const RESPONSE_HEAD: usize = 256 << 10;
+
+/// How to open connections to a cluster's endpoints.
+#[derive(Clone)]
+pub struct Connector {
+    /// Deadline over TCP, TLS and handshake together.
+    pub timeout: Duration,
+    /// Bound of the cluster's open connections.
+    pub limit: Option<u32>,
+    /// TLS settings that offer HTTP/1.1 and HTTP/2 respectively.
+    pub tls: Option<Arc<ConnectorTls>>,
+    /// Changes whenever old connections must not be used any more.
+    pub key: u64,
+}
+
+/// TLS towards endpoints.
+pub struct ConnectorTls {
+    /// Offers `http/1.1`.
+    pub http1: Arc<rustls::ClientConfig>,
+    /// Offers `h2`.
+    pub http2: Arc<rustls::ClientConfig>,
+    /// Name that overrides the endpoint's.
+    pub server_name: Option<ServerName<'static>>,
+}
+
+/// Why there is no connection.
+#[derive(Debug)]
+pub enum ConnectError {
+    /// TCP, TLS or the handshake failed.
+    Failed(io::Error),
+    /// It took longer than the connect timeout.
+    TimedOut,
+    /// The cluster has as many connections as its breaker allows.
+    Breaker,
+}
+
+impl ConnectError {
+    /// What the client is told.
+    pub fn reason(&self) -> Reason {
+        match self {
+            Self::Failed(_) => Reason::ConnectFailed,
+            Self::TimedOut => Reason::ConnectTimeout,
+            Self::Breaker => Reason::BreakerOpen,
+        }
+    }
+}
+
+impl From<io::Error> for ConnectError {
+    fn from(error: io::Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl Connector {
+    /// Opens a byte stream to the endpoint, for tunnels.
+    ///
+    /// # Errors
+    ///
+    /// See [`ConnectError`].
+    pub async fn stream(
+        &self,
+        endpoint: &Arc<Endpoint>,
+        http2: bool,
+    ) -> Result<(Stream, ConnectionCount), ConnectError> {
+        let count = ConnectionCount::begin(endpoint, self.limit).ok_or(ConnectError::Breaker)?;
+        match tokio::time::timeout(self.timeout, self.open(endpoint, http2)).await {
+            Ok(opened) => Ok((opened?, count)),
+            Err(_) => Err(ConnectError::TimedOut),
+        }
+    }
+
+    async fn open(&self, endpoint: &Endpoint, http2: bool) -> io::Result<Stream> {
+        let tcp = TcpStream::connect(endpoint.address).await?;
+        tcp.set_nodelay(true)?;
+        let Some(tls) = &self.tls else { return Ok(Stream::Plain(tcp)) };
+        let name = match &tls.server_name {
+            Some(name) => name.clone(),
+            None => ServerName::try_from(endpoint.host.to_string())
+                .map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, e))?,
+        };
+        let config = if http2 { &tls.http2 } else { &tls.http1 };
+        let stream = tokio_rustls::TlsConnector::from(Arc::clone(config)).connect(name, tcp).await?;
+        if http2 && stream.get_ref().1.alpn_protocol() != Some(b"h2") {
+            return Err(io::Error::other("the endpoint does not offer HTTP/2 in ALPN"));
+        }
+        Ok(Stream::Client(Box::new(stream)))
+    }
+
+    /// Opens an HTTP/1.1 connection.
+    ///
+    /// # Errors
+    ///
+    /// See [`ConnectError`].
+    pub async fn http1(&self, endpoint: &Arc<Endpoint>) -> Result<Http1, ConnectError> {
+        let (stream, count) = self.stream(endpoint, false).await?;
+        let (io, wire) = Io::upstream(stream);
+        let (sender, connection) = hyper::client::conn::http1::Builder::new()
+            .max_header_size(RESPONSE_HEAD)
+            .handshake(TokioIo::new(io))
+            .await
+            .map_err(io::Error::other)?;
+        Ok(Http1::spawn(sender, connection, wire, count))
+    }
+
+    /// Opens an HTTP/2 connection, by ALPN on TLS and with prior knowledge without.
+    ///
+    /// # Errors
+    ///
+    /// See [`ConnectError`].
+    pub async fn http2(&self, pool: &Rc<Pool>) -> Result<Rc<Http2>, ConnectError> {
+        let (stream, count) = self.stream(&pool.endpoint, true).await?;
+        let (io, _) = Io::new(stream, bytes::Bytes::new());
+        let (sender, connection) = hyper::client::conn::http2::Builder::new(LocalExecutor)
+            .initial_stream_window_size(1 << 20)
+            .initial_connection_window_size(4 << 20)
+            .max_send_buf_size(64 << 10)
+            .max_frame_size(64 << 10)
+            .keep_alive_interval(Duration::from_secs(30))
+            .timer(hyper_util::rt::TokioTimer::new())
+            .handshake(TokioIo::new(io))
+            .await
+            .map_err(io::Error::other)?;
+        Ok(Http2::spawn(sender, connection, count))
+    }
+}

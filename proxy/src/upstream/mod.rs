@@ -1,0 +1,113 @@
+//! Connections to endpoints: kept per worker, opened within a deadline, given back when an answer is whole.
+
+mod connect;
+mod pool;
+
+use std::rc::Rc;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+
+use crate::body::RequestBody;
+use crate::cluster::{Endpoint, InFlight};
+use crate::error::Reason;
+use crate::io::Wire;
+
+pub use connect::{ConnectError, Connector, ConnectorTls};
+pub use pool::{Pool, Pools};
+
+/// What is left of a connection after a 101: the socket and what was read past the answer.
+pub type Switched = hyper::client::conn::http1::Parts<hyper_util::rt::TokioIo<crate::io::Io>>;
+
+/// A connection checked out for one request, and the request's place in the endpoint's counters.
+/// Dropped before [`Lease::release`], the connection (HTTP/1.1) or the stream (HTTP/2) is aborted.
+pub struct Lease {
+    connection: Connection,
+    pool: Rc<Pool>,
+    in_flight: InFlight,
+}
+
+/// A connection that can take a request.
+pub enum Connection {
+    /// One request at a time.
+    Http1(pool::Http1),
+    /// A place among the streams of a connection.
+    Http2(pool::Stream),
+}
+
+/// Why an attempt brought no response head.
+pub struct AttemptError {
+    /// What to tell the client, unless the request itself failed.
+    pub reason: Reason,
+    /// The request, when not a byte of it was written.
+    pub request: Option<Box<Request<RequestBody>>>,
+}
+
+impl Lease {
+    /// Takes a connection to the pool's endpoint.
+    pub fn new(connection: Connection, pool: Rc<Pool>) -> Self {
+        let in_flight = InFlight::begin(std::sync::Arc::clone(&pool.endpoint));
+        Self { connection, pool, in_flight }
+    }
+
+    /// True when the connection speaks HTTP/2.
+    pub fn is_http2(&self) -> bool {
+        matches!(self.connection, Connection::Http2(_))
+    }
+
+    /// The endpoint.
+    pub fn endpoint(&self) -> &Endpoint {
+        self.in_flight.endpoint()
+    }
+
+    /// Sends the request and waits for the head of the answer.
+    ///
+    /// # Errors
+    ///
+    /// The connection failed; the request comes back when nothing of it was written.
+    pub async fn send(&mut self, request: Request<RequestBody>) -> Result<Response<Incoming>, AttemptError> {
+        let sent = match &mut self.connection {
+            Connection::Http1(h1) => h1.sender.try_send_request(request).await,
+            Connection::Http2(h2) => h2.sender.try_send_request(request).await,
+        };
+        sent.map_err(|mut failed| AttemptError {
+            request: failed.take_message().map(Box::new),
+            reason: reason_of(failed.error(), self.wire()),
+        })
+    }
+
+    /// Asks for the socket itself once the endpoint has switched protocols; HTTP/1.1 only.
+    pub fn on_switch(&mut self) -> Option<tokio::sync::oneshot::Receiver<Switched>> {
+        match &self.connection {
+            Connection::Http1(h1) => Some(h1.on_switch()),
+            Connection::Http2(_) => None,
+        }
+    }
+
+    fn wire(&self) -> Option<&Wire> {
+        match &self.connection {
+            Connection::Http1(h1) => Some(&h1.wire),
+            Connection::Http2(_) => None,
+        }
+    }
+
+    /// The answer is whole: the connection may serve the next request.
+    pub fn release(self) {
+        if let Connection::Http1(h1) = self.connection {
+            self.pool.give_back(h1);
+        }
+    }
+
+    /// Ends the request's place in the counters but keeps nothing else: the socket lives on in a tunnel.
+    pub fn into_in_flight(self) -> InFlight {
+        self.in_flight
+    }
+}
+
+fn reason_of(error: &hyper::Error, wire: Option<&Wire>) -> Reason {
+    if error.is_parse() || error.is_parse_too_large() || wire.is_some_and(Wire::too_many_interim) {
+        Reason::UpstreamProtocol
+    } else {
+        Reason::UpstreamReset
+    }
+}

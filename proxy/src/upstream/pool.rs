@@ -1,0 +1,285 @@
+//! Idle connections of one worker, last in first out.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::TokioIo;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::{ConnectError, Connection, Connector, Switched};
+use crate::body::RequestBody;
+use crate::cluster::{ConnectionCount, Endpoint};
+use crate::io::{Io, Wire};
+use crate::local::LocalExecutor;
+
+/// A connection idle for longer than this is looked at before it is used again, whatever the method.
+const LOOK_AFTER: Duration = Duration::from_millis(1);
+/// How long an answer's connection may take to become ready for the next request.
+const SETTLE: Duration = Duration::from_secs(1);
+/// Streams we open at most on one connection.
+const MAX_STREAMS: usize = 100;
+
+/// An HTTP/1.1 connection and its task.
+pub struct Http1 {
+    /// Takes one request at a time.
+    pub sender: http1::SendRequest<RequestBody>,
+    /// The socket.
+    pub wire: Rc<Wire>,
+    switch: Rc<Cell<Option<oneshot::Sender<Switched>>>>,
+    idle_since: Instant,
+}
+
+impl Http1 {
+    /// Runs the connection on this worker.
+    pub fn spawn(
+        sender: http1::SendRequest<RequestBody>,
+        mut connection: http1::Connection<TokioIo<Io>, RequestBody>,
+        wire: Rc<Wire>,
+        count: ConnectionCount,
+    ) -> Self {
+        let switch: Rc<Cell<Option<oneshot::Sender<Switched>>>> = Rc::default();
+        let asked = Rc::clone(&switch);
+        tokio::task::spawn_local(async move {
+            let ended = std::future::poll_fn(|cx| Pin::new(&mut connection).poll(cx)).await;
+            if let (Ok(()), Some(asked)) = (ended, asked.take()) {
+                let _ = asked.send(connection.into_parts());
+            }
+            drop(count);
+        });
+        Self { sender, wire, switch, idle_since: Instant::now() }
+    }
+
+    /// Resolves to the socket when the endpoint switches protocols.
+    pub fn on_switch(&self) -> oneshot::Receiver<Switched> {
+        let (tx, rx) = oneshot::channel();
+        self.switch.set(Some(tx));
+        rx
+    }
+}
+
+/// An HTTP/2 connection and its task.
+pub struct Http2 {
+    sender: http2::SendRequest<RequestBody>,
+    streams: Cell<usize>,
+    /// What the endpoint allows now.
+    most: Rc<Cell<usize>>,
+    idle_since: Cell<Instant>,
+}
+
+impl Http2 {
+    /// Runs the connection on this worker.
+    pub fn spawn(
+        sender: http2::SendRequest<RequestBody>,
+        mut connection: http2::Connection<TokioIo<Io>, RequestBody, LocalExecutor>,
+        count: ConnectionCount,
+    ) -> Rc<Self> {
+        let most = Rc::new(Cell::new(connection.current_max_send_streams()));
+        let seen = Rc::clone(&most);
+        tokio::task::spawn_local(async move {
+            let ended = std::future::poll_fn(|cx| {
+                let polled = Pin::new(&mut connection).poll(cx);
+                seen.set(connection.current_max_send_streams());
+                polled
+            });
+            if let Err(error) = ended.await {
+                tracing::debug!(%error, "upstream connection ended");
+            }
+            drop(count);
+        });
+        Rc::new(Self { sender, streams: Cell::new(0), most, idle_since: Cell::new(Instant::now()) })
+    }
+
+    fn has_room(&self) -> bool {
+        !self.sender.is_closed() && self.streams.get() < MAX_STREAMS.min(self.most.get())
+    }
+}
+
+/// A place among the streams of an HTTP/2 connection.
+pub struct Stream {
+    /// Opens the stream.
+    pub sender: http2::SendRequest<RequestBody>,
+    connection: Rc<Http2>,
+}
+
+impl Stream {
+    fn open(connection: Rc<Http2>) -> Self {
+        connection.streams.set(connection.streams.get() + 1);
+        Self { sender: connection.sender.clone(), connection }
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.connection.streams.set(self.connection.streams.get() - 1);
+        self.connection.idle_since.set(Instant::now());
+    }
+}
+
+/// One worker's connections to one endpoint.
+pub struct Pool {
+    /// Whom they lead to.
+    pub endpoint: Arc<Endpoint>,
+    http1: RefCell<Vec<Http1>>,
+    http2: RefCell<Vec<Rc<Http2>>>,
+    idle: Cell<Duration>,
+    max_idle: Cell<usize>,
+    /// Set when the pool was replaced or its endpoint went: connections end with their request.
+    closed: Cell<bool>,
+}
+
+impl Pool {
+    /// A connection that can take a request at once, or a new one, and whether it was used before.
+    /// `wary`: never risk a stale connection.
+    ///
+    /// # Errors
+    ///
+    /// See [`ConnectError`].
+    pub async fn checkout(
+        self: &Rc<Self>,
+        connector: &Connector,
+        http2: bool,
+        wary: bool,
+    ) -> Result<(Connection, bool), ConnectError> {
+        if http2 {
+            if let Some(connection) = self.http2.borrow().iter().find(|c| c.has_room()) {
+                return Ok((Connection::Http2(Stream::open(Rc::clone(connection))), true));
+            }
+            return Ok((Box::pin(self.connect_http2(connector)).await?, false));
+        }
+        match self.idle_http1(wary) {
+            Some(connection) => Ok((Connection::Http1(connection), true)),
+            None => Ok((Connection::Http1(Box::pin(connector.http1(&self.endpoint)).await?), false)),
+        }
+    }
+
+    async fn connect_http2(self: &Rc<Self>, connector: &Connector) -> Result<Connection, ConnectError> {
+        let connection = connector.http2(self).await?;
+        let mut all = self.http2.borrow_mut();
+        all.retain(|c| !c.sender.is_closed());
+        if !self.closed.get() {
+            all.push(Rc::clone(&connection));
+        }
+        Ok(Connection::Http2(Stream::open(connection)))
+    }
+
+    fn idle_http1(&self, wary: bool) -> Option<Http1> {
+        let mut idle = self.http1.borrow_mut();
+        let now = Instant::now();
+        while let Some(connection) = idle.pop() {
+            let age = now.duration_since(connection.idle_since);
+            if age >= self.idle.get() {
+                idle.clear(); // those below are older
+                return None;
+            }
+            let look = wary || age >= LOOK_AFTER;
+            if connection.sender.is_ready() && !(look && connection.wire.stale()) {
+                return Some(connection);
+            }
+        }
+        None
+    }
+
+    /// Keeps a connection whose answer is whole for the next request.
+    pub fn give_back(self: &Rc<Self>, mut connection: Http1) {
+        if connection.sender.is_ready() {
+            self.keep(connection);
+        } else if !connection.sender.is_closed() {
+            let pool = Rc::clone(self);
+            tokio::task::spawn_local(async move {
+                if let Ok(Ok(())) = tokio::time::timeout(SETTLE, connection.sender.ready()).await {
+                    pool.keep(connection);
+                }
+            });
+        }
+    }
+
+    fn keep(&self, mut connection: Http1) {
+        let mut idle = self.http1.borrow_mut();
+        if !self.closed.get() && idle.len() < self.max_idle.get() {
+            connection.idle_since = Instant::now();
+            idle.push(connection);
+        }
+    }
+
+    /// Closes what has been idle for too long.
+    fn sweep(&self, now: Instant) {
+        let limit = self.idle.get();
+        let mut idle = self.http1.borrow_mut();
+        let expired = idle.partition_point(|c| now.duration_since(c.idle_since) >= limit);
+        idle.drain(..expired);
+        idle.retain(|c| !c.sender.is_closed());
+        self.http2.borrow_mut().retain(|c| {
+            let unused = c.streams.get() == 0 && now.duration_since(c.idle_since.get()) >= limit;
+            !unused && !c.sender.is_closed()
+        });
+    }
+
+    fn close(&self) {
+        self.closed.set(true);
+        self.http1.borrow_mut().clear();
+        self.http2.borrow_mut().clear();
+    }
+
+    fn is_empty(&self) -> bool {
+        self.http1.borrow().is_empty() && self.http2.borrow().is_empty()
+    }
+}
+
+/// One worker's pools, by endpoint and by how its cluster connects.
+#[derive(Default)]
+pub struct Pools {
+    pools: RefCell<HashMap<(u64, u64), Rc<Pool>, foldhash::fast::FixedState>>,
+}
+
+impl Pools {
+    /// The pool of an endpoint under a cluster's present settings.
+    pub fn of(
+        &self,
+        endpoint: &Arc<Endpoint>,
+        connector: &Connector,
+        keepalive: &forebay_config::Keepalive,
+    ) -> Rc<Pool> {
+        let key = (endpoint.id, connector.key);
+        if let Some(pool) = self.pools.borrow().get(&key) {
+            pool.idle.set(keepalive.idle);
+            pool.max_idle.set(keepalive.max_idle as usize);
+            return Rc::clone(pool);
+        }
+        let pool = Rc::new(Pool {
+            endpoint: Arc::clone(endpoint),
+            http1: RefCell::default(),
+            http2: RefCell::default(),
+            idle: Cell::new(keepalive.idle),
+            max_idle: Cell::new(keepalive.max_idle as usize),
+            closed: Cell::new(false),
+        });
+        self.pools.borrow_mut().insert(key, Rc::clone(&pool));
+        pool
+    }
+
+    /// Closes idle connections whose time is over and forgets empty pools that nobody uses.
+    pub fn sweep(&self) {
+        let now = Instant::now();
+        self.pools.borrow_mut().retain(|_, pool| {
+            pool.sweep(now);
+            Rc::strong_count(pool) > 1 || !pool.is_empty()
+        });
+    }
+
+    /// Closes the pools for which `live` is false; requests under way finish.
+    pub fn retain(&self, live: impl Fn(u64, u64) -> bool) {
+        self.pools.borrow_mut().retain(|&(endpoint, connector), pool| {
+            let keep = live(endpoint, connector);
+            if !keep {
+                pool.close();
+            }
+            keep
+        });
+    }
+}

@@ -1,0 +1,1 @@
+"""What the tests of this directory share: processes, a recording relay, and a parser of what it recorded."""
