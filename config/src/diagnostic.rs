@@ -71,6 +71,8 @@ codes! {
     Environment = Error "E005";
     /// A plain value runs on into the next line, mostly because a colon is missing there.
     RunOn = Error "E006";
+    /// A plain value ends with a quote that is opened nowhere.
+    StrayQuote = Error "E007";
     /// A key that does not exist.
     UnknownKey = Error "E010";
     /// A key whose feature this build does not have yet.
@@ -148,7 +150,13 @@ pub struct Diagnostic {
 impl Diagnostic {
     /// Makes a finding; its severity follows from `code`.
     pub fn new(code: Code, position: &Position, message: impl Into<String>) -> Self {
-        Self { severity: code.severity(), code, message: message.into(), help: None, position: position.clone() }
+        Self {
+            severity: code.severity(),
+            code,
+            message: message.into(),
+            help: None,
+            position: position.clone(),
+        }
     }
 
     /// Adds what to do about it.
@@ -162,15 +170,24 @@ impl Diagnostic {
     /// help. The line is left out when its file is not among `sources`.
     pub fn render(&self, sources: &[SourceFile]) -> String {
         let mut text = self.to_string();
-        let source = sources.iter().find(|source| source.name == self.position.file);
-        let line = source.and_then(|source| source.text.lines().nth((self.position.line as usize).checked_sub(1)?));
+        let source = sources
+            .iter()
+            .find(|source| source.name == self.position.file);
+        let line = source.and_then(|source| {
+            source
+                .text
+                .lines()
+                .nth((self.position.line as usize).checked_sub(1)?)
+        });
         if let Some(line) = line {
             let (shown, column) = window(line, self.position.column as usize);
             let number = self.position.line.to_string();
             let gutter = " ".repeat(number.len());
             let caret = "^".repeat(token_length(&shown, column));
             let indent = " ".repeat(column);
-            text.push_str(&format!("\n{gutter} |\n{number} | {shown}\n{gutter} | {indent}{caret}"));
+            text.push_str(&format!(
+                "\n{gutter} |\n{number} | {shown}\n{gutter} | {indent}{caret}"
+            ));
             if let Some(help) = &self.help {
                 text.push_str(&format!("\n{gutter} = help: {help}"));
             }
@@ -184,7 +201,13 @@ impl Diagnostic {
 impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Position { file, line, column } = &self.position;
-        write!(f, "{file}:{line}:{column}: {}[{}]: {}", self.severity, self.code.as_str(), self.message)
+        write!(
+            f,
+            "{file}:{line}:{column}: {}[{}]: {}",
+            self.severity,
+            self.code.as_str(),
+            self.message
+        )
     }
 }
 
@@ -201,7 +224,9 @@ impl Diagnostics {
 
     /// Returns the first error.
     pub fn first_error(&self) -> Option<&Diagnostic> {
-        self.0.iter().find(|diagnostic| diagnostic.severity == Severity::Error)
+        self.0
+            .iter()
+            .find(|diagnostic| diagnostic.severity == Severity::Error)
     }
 }
 
@@ -221,7 +246,11 @@ impl std::error::Error for Diagnostics {}
 
 /// Renders findings one after the other, a blank line between two of them.
 pub fn render_all(diagnostics: &[Diagnostic], sources: &[SourceFile]) -> String {
-    diagnostics.iter().map(|diagnostic| diagnostic.render(sources)).collect::<Vec<_>>().join("\n\n")
+    diagnostics
+        .iter()
+        .map(|diagnostic| diagnostic.render(sources))
+        .collect::<Vec<_>>()
+        .join("\n\n")
 }
 
 /// Returns what the operator wrote, short and without control characters, for use inside a message.
@@ -234,7 +263,10 @@ pub(crate) fn quoted(text: &str) -> String {
 }
 
 /// Returns the candidate that was probably meant by `written`.
-pub(crate) fn did_you_mean<'a>(written: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub(crate) fn did_you_mean<'a>(
+    written: &str,
+    candidates: impl IntoIterator<Item = &'a str>,
+) -> Option<&'a str> {
     let limit = (written.chars().count() / 3).clamp(1, 4);
     candidates
         .into_iter()
@@ -272,7 +304,11 @@ fn token_length(line: &str, column: usize) -> usize {
     if !first.is_alphanumeric() && !"/.*$_~-".contains(first) {
         return 1;
     }
-    1 + rest.take_while(|c| !c.is_whitespace() && !",]}:".contains(*c)).count()
+    let word: Vec<char> = rest
+        .take_while(|c| !c.is_whitespace() && !",]}".contains(*c))
+        .collect();
+    let colon = usize::from(word.last() == Some(&':'));
+    1 + word.len() - colon
 }
 
 #[cfg(test)]
@@ -282,16 +318,25 @@ mod tests {
     use super::*;
 
     fn source(text: &str) -> Vec<SourceFile> {
-        vec![SourceFile { name: Arc::from("a.yaml"), directory: ".".into(), text: text.to_owned() }]
+        vec![SourceFile {
+            name: Arc::from("a.yaml"),
+            directory: ".".into(),
+            text: text.to_owned(),
+        }]
     }
 
     fn at(line: u32, column: u32) -> Position {
-        Position { file: Arc::from("a.yaml"), line, column }
+        Position {
+            file: Arc::from("a.yaml"),
+            line,
+            column,
+        }
     }
 
     #[test]
     fn a_finding_shows_its_line_a_caret_and_the_help() {
-        let finding = Diagnostic::new(Code::UnknownKey, &at(2, 3), "unknown key `nme`").help("did you mean `name`?");
+        let finding = Diagnostic::new(Code::UnknownKey, &at(2, 3), "unknown key `nme`")
+            .help("did you mean `name`?");
         assert_eq!(
             finding.render(&source("routes:\n  nme: é\n")),
             "a.yaml:2:3: error[E010]: unknown key `nme`\n  |\n2 |   nme: é\n  |   ^^^\n  = help: did you mean `name`?"
@@ -301,10 +346,17 @@ mod tests {
     #[test]
     fn a_long_line_is_cut_around_the_caret() {
         let finding = Diagnostic::new(Code::BadValue, &at(1, 1001), "m");
-        let text = finding.render(&source(&format!("{}bad{}", "x".repeat(1000), " y".repeat(1000))));
+        let text = finding.render(&source(&format!(
+            "{}bad{}",
+            "x".repeat(1000),
+            " y".repeat(1000)
+        )));
         let lines: Vec<&str> = text.lines().collect();
         let caret = lines[3].chars().position(|c| c == '^').unwrap();
-        assert_eq!(lines[2].chars().skip(caret).take(3).collect::<String>(), "bad");
+        assert_eq!(
+            lines[2].chars().skip(caret).take(3).collect::<String>(),
+            "bad"
+        );
         assert!(lines[2].chars().count() < 200);
     }
 
@@ -318,8 +370,14 @@ mod tests {
 
     #[test]
     fn only_near_names_are_suggested() {
-        assert_eq!(did_you_mean("clusterr", ["route", "cluster"]), Some("cluster"));
-        assert_eq!(did_you_mean("request-headers", ["request_headers"]), Some("request_headers"));
+        assert_eq!(
+            did_you_mean("clusterr", ["route", "cluster"]),
+            Some("cluster")
+        );
+        assert_eq!(
+            did_you_mean("request-headers", ["request_headers"]),
+            Some("request_headers")
+        );
         assert_eq!(did_you_mean("mirrors", ["routes", "listeners"]), None);
     }
 
@@ -328,7 +386,10 @@ mod tests {
         let mut seen = std::collections::HashSet::new();
         for code in Code::ALL {
             assert!(seen.insert(code.as_str()));
-            assert_eq!(code.as_str().starts_with('E'), code.severity() == Severity::Error);
+            assert_eq!(
+                code.as_str().starts_with('E'),
+                code.severity() == Severity::Error
+            );
         }
     }
 }

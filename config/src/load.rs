@@ -43,44 +43,75 @@ pub struct Loaded {
 /// # Errors
 ///
 /// Every problem of every file at once, warnings included. Only a file that is no YAML hides what else is wrong in it.
-pub fn load(files: &[SourceFile], env: &dyn Fn(&str) -> Option<String>) -> Result<Loaded, Diagnostics> {
+pub fn load(
+    files: &[SourceFile],
+    env: &dyn Fn(&str) -> Option<String>,
+) -> Result<Loaded, Diagnostics> {
     let mut reader = Reader::new(files);
     let config = read(files, env, &mut reader);
     let mut findings = reader.finish();
-    let order: HashMap<&str, usize> = files.iter().enumerate().map(|(index, file)| (&*file.name, index)).collect();
+    let order: HashMap<&str, usize> = files
+        .iter()
+        .enumerate()
+        .map(|(index, file)| (&*file.name, index))
+        .collect();
     findings.sort_by_key(|finding| {
         let Position { file, line, column } = &finding.position;
         (order.get(&**file).copied(), *line, *column)
     });
     match config {
-        Some(config) if findings.iter().all(|finding| finding.severity == Severity::Warning) => {
-            Ok(Loaded { config, warnings: findings })
+        Some(config)
+            if findings
+                .iter()
+                .all(|finding| finding.severity == Severity::Warning) =>
+        {
+            Ok(Loaded {
+                config,
+                warnings: findings,
+            })
         }
         _ => Err(Diagnostics(findings)),
     }
 }
 
-fn read(files: &[SourceFile], env: &dyn Fn(&str) -> Option<String>, reader: &mut Reader<'_>) -> Option<Config> {
+fn read(
+    files: &[SourceFile],
+    env: &dyn Fn(&str) -> Option<String>,
+    reader: &mut Reader<'_>,
+) -> Option<Config> {
     if let Some(first) = files.first()
         && files.iter().map(|file| file.text.len()).sum::<usize>() > SIZE_MAX
     {
-        let position = Position { file: Arc::clone(&first.name), line: 1, column: 1 };
-        reader.report(Diagnostic::new(Code::Document, &position, "the configuration is larger than 64 MiB"));
+        let position = Position {
+            file: Arc::clone(&first.name),
+            line: 1,
+            column: 1,
+        };
+        reader.report(Diagnostic::new(
+            Code::Document,
+            &position,
+            "the configuration is larger than 64 MiB",
+        ));
         return None;
     }
     let mut trees: Vec<Node> = Vec::new();
     for file in files {
         let (tree, problems) = node::parse(file);
-        problems.into_iter().for_each(|problem| reader.report(problem));
+        problems
+            .into_iter()
+            .for_each(|problem| reader.report(problem));
         trees.extend(tree);
     }
+    trees.retain(|tree| !refuse_kubernetes(tree, reader));
     let complete = trees.len() == files.len();
     for tree in &mut trees {
         environment::expand(tree, env, reader);
     }
     let mut root = merge::merge(trees, reader);
     if let Some(defaults) = defaults::take(&mut root) {
-        let read = |reader: &mut Reader<'_>| DefaultsKeys::read(&defaults, Path::ROOT.key("defaults"), reader);
+        let read = |reader: &mut Reader<'_>| {
+            DefaultsKeys::read(&defaults, Path::ROOT.key("defaults"), reader)
+        };
         reader.partially(read);
         defaults::apply(&defaults, &mut root, reader);
     }
@@ -88,9 +119,22 @@ fn read(files: &[SourceFile], env: &dyn Fn(&str) -> Option<String>, reader: &mut
     validate(keys, complete, reader)
 }
 
+/// Reports a Kubernetes object, so that its keys are not reported one by one.
+fn refuse_kubernetes(tree: &Node, reader: &mut Reader<'_>) -> bool {
+    let (Some(_), Some(kind)) = (tree.get("apiVersion"), tree.get("kind")) else {
+        return false;
+    };
+    reader.not_built(&kind.position, Path::ROOT, "kind");
+    true
+}
+
 /// Makes the position of a tree that no file has.
 fn nowhere() -> Position {
-    Position { file: Arc::from("built-in"), line: 1, column: 1 }
+    Position {
+        file: Arc::from("built-in"),
+        line: 1,
+        column: 1,
+    }
 }
 
 /// Returns the entries of a map, or nothing.

@@ -140,7 +140,10 @@ pub struct PathOptions {
 
 impl Default for PathOptions {
     fn default() -> Self {
-        Self { encoded_slash: EncodedSlash::Reject, merge_slashes: true }
+        Self {
+            encoded_slash: EncodedSlash::Reject,
+            merge_slashes: true,
+        }
     }
 }
 
@@ -246,7 +249,9 @@ pub enum HostPattern {
 pub enum PathMatch {
     /// The whole path.
     Exact(String),
-    /// Whole segments; held without a trailing slash except for `/` itself, which is held as the empty string.
+    /// Whole segments; a custom verb, `:` and what follows it up to the end of the path, may be behind the last of them:
+    /// `/v1/models/m` matches itself, `/v1/models/m/versions/1` and `/v1/models/m:predict`, but neither `/v1/models/m2`
+    /// nor `/v1/models/m:a/b`. Held without a trailing slash except for `/` itself, which is held as the empty string.
     Prefix(String),
     /// Matches the whole path; compiled anchored.
     Regex(Regex),
@@ -358,7 +363,7 @@ pub struct Rewrite {
 /// How a path changes. The query is kept.
 #[derive(Clone, Debug)]
 pub enum PathRewrite {
-    /// The matched prefix becomes this; whole segments, as Gateway API's ReplacePrefixMatch.
+    /// The matched prefix becomes this; whole segments, as Gateway API's ReplacePrefixMatch. A custom verb stays behind it.
     Prefix(String),
     /// The whole path becomes this.
     Path(String),
@@ -526,7 +531,10 @@ pub struct Keepalive {
 
 impl Default for Keepalive {
     fn default() -> Self {
-        Self { idle: Duration::from_secs(3), max_idle: 64 }
+        Self {
+            idle: Duration::from_secs(3),
+            max_idle: 64,
+        }
     }
 }
 
@@ -541,7 +549,10 @@ pub struct Breaker {
 
 impl Default for Breaker {
     fn default() -> Self {
-        Self { connections: Some(1024), requests: None }
+        Self {
+            connections: Some(1024),
+            requests: None,
+        }
     }
 }
 

@@ -1,11 +1,13 @@
 //! The file as written: maps, lists and scalars, each with its place.
 
-use std::fmt;
+mod brackets;
+mod convert;
+
 use std::sync::Arc;
 
-use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::{DuplicateKeyPolicy, Location, NonFiniteFloatPolicy, Spanned};
 
+use self::convert::{Converter, Raw};
 use crate::diagnostic::{Code, Diagnostic, quoted};
 use crate::load::SourceFile;
 use crate::model::Position;
@@ -86,7 +88,10 @@ impl Node {
     /// Returns the value of `key` when this is a map that has it.
     pub fn get(&self, key: &str) -> Option<&Node> {
         match &self.value {
-            Value::Map(entries) => entries.iter().find(|entry| entry.key == key).map(|entry| &entry.value),
+            Value::Map(entries) => entries
+                .iter()
+                .find(|entry| entry.key == key)
+                .map(|entry| &entry.value),
             Value::List(_) | Value::Scalar(_) => None,
         }
     }
@@ -101,7 +106,8 @@ impl Node {
 
     /// True for `null`, `~` and nothing at all.
     pub fn is_null(&self) -> bool {
-        self.scalar().is_some_and(|scalar| scalar.kind == Kind::Null)
+        self.scalar()
+            .is_some_and(|scalar| scalar.kind == Kind::Null)
     }
 
     /// Says what this is, for messages: `a map`, `a list`, `the number 5`, …
@@ -122,7 +128,11 @@ impl Node {
 /// Reads one file. An empty file is an empty map. On problems that leave a tree, such as a key that is written twice,
 /// the findings come along with the tree.
 pub fn parse(source: &SourceFile) -> (Option<Node>, Vec<Diagnostic>) {
-    let at = |line, column| Position { file: Arc::clone(&source.name), line, column };
+    let at = |line, column| Position {
+        file: Arc::clone(&source.name),
+        line,
+        column,
+    };
     let text = source.text.strip_prefix('\u{feff}').unwrap_or(&source.text);
     if source.name.ends_with(".json")
         && !text.trim().is_empty()
@@ -131,18 +141,41 @@ pub fn parse(source: &SourceFile) -> (Option<Node>, Vec<Diagnostic>) {
         let position = at(narrow(error.line() as u64), narrow(error.column() as u64));
         let message = error.to_string();
         let message = message.split(" at line ").next().unwrap_or_default();
-        return (None, vec![Diagnostic::new(Code::Syntax, &position, format!("this is not JSON: {message}"))]);
+        return (
+            None,
+            vec![Diagnostic::new(
+                Code::Syntax,
+                &position,
+                format!("this is not JSON: {message}"),
+            )],
+        );
     }
     match serde_saphyr::from_str_with_options::<Spanned<Raw>>(text, options()) {
         Ok(raw) => {
-            let mut converter = Converter { file: &source.name, text, problems: Vec::new() };
+            let mut converter = Converter {
+                file: &source.name,
+                text,
+                problems: Vec::new(),
+            };
             let mut node = converter.node(raw);
             if node.is_null() {
                 node.value = Value::Map(Vec::new());
             }
             (Some(node), converter.problems)
         }
-        Err(error) => (None, vec![syntax_error(&error, &at)]),
+        Err(error) => {
+            let finding = syntax_error(&error, &at);
+            let cause = brackets::unbalanced(text).filter(|_| finding.code == Code::Syntax);
+            let cause = cause.filter(|(line, ..)| *line <= finding.position.line);
+            let finding = cause.map_or(finding, |(line, column, message)| {
+                Diagnostic::new(
+                    Code::Syntax,
+                    &at(line, column),
+                    format!("this is not YAML: {message}"),
+                )
+            });
+            (None, vec![finding])
+        }
     }
 }
 
@@ -175,26 +208,46 @@ fn narrow(number: u64) -> u32 {
 }
 
 fn syntax_error(error: &serde_saphyr::Error, at: &dyn Fn(u32, u32) -> Position) -> Diagnostic {
-    let place = error.location().filter(|location| *location != Location::UNKNOWN);
-    let position = place.map_or_else(|| at(1, 1), |place| at(narrow(place.line()), narrow(place.column())));
+    let place = error
+        .location()
+        .filter(|location| *location != Location::UNKNOWN);
+    let position = place.map_or_else(
+        || at(1, 1),
+        |place| at(narrow(place.line()), narrow(place.column())),
+    );
     let text = error.to_string();
-    let message = text.split(" at line ").next().unwrap_or_default().trim().to_owned();
+    let message = text
+        .split(" at line ")
+        .next()
+        .unwrap_or_default()
+        .trim()
+        .to_owned();
     match error {
-        serde_saphyr::Error::MultipleDocuments { .. } => {
-            Diagnostic::new(Code::Document, &position, "the file holds more than one YAML document")
-                .help("remove the `---`, or put each document into a file of its own")
-        }
+        serde_saphyr::Error::MultipleDocuments { .. } => Diagnostic::new(
+            Code::Document,
+            &position,
+            "the file holds more than one YAML document",
+        )
+        .help("remove the `---`, or put each document into a file of its own"),
         serde_saphyr::Error::Budget { .. }
         | serde_saphyr::Error::AliasReplayLimitExceeded { .. }
         | serde_saphyr::Error::AliasReplayStackDepthExceeded { .. }
-        | serde_saphyr::Error::AliasExpansionLimitExceeded { .. } => {
-            Diagnostic::new(Code::Document, &position, format!("the file is too deep or too large: {message}"))
-        }
+        | serde_saphyr::Error::AliasExpansionLimitExceeded { .. } => Diagnostic::new(
+            Code::Document,
+            &position,
+            format!("the file is too deep or too large: {message}"),
+        ),
         _ => {
-            let finding = Diagnostic::new(Code::Syntax, &position, format!("this is not YAML: {message}"));
+            let finding = Diagnostic::new(
+                Code::Syntax,
+                &position,
+                format!("this is not YAML: {message}"),
+            );
             match message.as_str() {
                 text if text.contains("tab") => finding.help("indent with spaces"),
-                text if text.contains("expected ':'") => finding.help("a key is followed by `:` and a space"),
+                text if text.contains("expected ':'") => {
+                    finding.help("a key is followed by `:` and a space")
+                }
                 text if text.contains("mapping values are not allowed") => {
                     finding.help("check the indentation, and that the line above ends its value")
                 }
@@ -204,155 +257,98 @@ fn syntax_error(error: &serde_saphyr::Error, at: &dyn Fn(u32, u32) -> Position) 
     }
 }
 
-/// The tree as serde sees it.
-enum Raw {
-    Map(Vec<(Spanned<Raw>, Spanned<Raw>)>),
-    List(Vec<Spanned<Raw>>),
-    Scalar(Kind, String),
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl<'de> Deserialize<'de> for Raw {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(RawVisitor)
-    }
-}
-
-struct RawVisitor;
-
-impl<'de> Visitor<'de> for RawVisitor {
-    type Value = Raw;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a map, a list or a scalar")
+    fn read(text: &str) -> (Option<Node>, Vec<Diagnostic>) {
+        parse(&SourceFile {
+            name: Arc::from("a.yaml"),
+            directory: ".".into(),
+            text: text.to_owned(),
+        })
     }
 
-    fn visit_bool<E>(self, value: bool) -> Result<Raw, E> {
-        Ok(Raw::Scalar(Kind::Bool, value.to_string()))
+    fn tree(text: &str) -> Node {
+        let (tree, problems) = read(text);
+        assert_eq!(problems, []);
+        tree.unwrap()
     }
 
-    fn visit_i64<E>(self, value: i64) -> Result<Raw, E> {
-        Ok(Raw::Scalar(Kind::Integer, value.to_string()))
+    fn place(node: &Node) -> (u32, u32) {
+        (node.position.line, node.position.column)
     }
 
-    fn visit_u64<E>(self, value: u64) -> Result<Raw, E> {
-        Ok(Raw::Scalar(Kind::Integer, value.to_string()))
-    }
-
-    fn visit_f64<E>(self, value: f64) -> Result<Raw, E> {
-        Ok(Raw::Scalar(Kind::Float, value.to_string()))
-    }
-
-    fn visit_str<E>(self, value: &str) -> Result<Raw, E> {
-        Ok(Raw::Scalar(Kind::Text, value.to_owned()))
-    }
-
-    fn visit_string<E>(self, value: String) -> Result<Raw, E> {
-        Ok(Raw::Scalar(Kind::Text, value))
-    }
-
-    fn visit_unit<E>(self) -> Result<Raw, E> {
-        Ok(Raw::Scalar(Kind::Null, String::new()))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Raw, A::Error> {
-        let mut list = Vec::new();
-        while let Some(item) = items.next_element()? {
-            list.push(item);
-        }
-        Ok(Raw::List(list))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Raw, A::Error> {
-        let mut map = Vec::new();
-        while let Some(entry) = entries.next_entry()? {
-            map.push(entry);
-        }
-        Ok(Raw::Map(map))
-    }
-}
-
-struct Converter<'a> {
-    file: &'a Arc<str>,
-    text: &'a str,
-    problems: Vec<Diagnostic>,
-}
-
-impl Converter<'_> {
-    fn position(&self, place: &Location) -> Position {
-        Position { file: Arc::clone(self.file), line: narrow(place.line()), column: narrow(place.column()) }
-    }
-
-    fn node(&mut self, raw: Spanned<Raw>) -> Node {
-        let position = self.position(&raw.defined);
-        let value = match raw.value {
-            Raw::Map(entries) => Value::Map(self.map(entries)),
-            Raw::List(items) => Value::List(items.into_iter().map(|item| self.node(item)).collect()),
-            Raw::Scalar(kind, text) => Value::Scalar(self.scalar(kind, text, &raw.defined)),
+    #[test]
+    fn keys_and_values_have_places() {
+        let tree = tree("é: ü\nb:\n- c: {d: 1}\n");
+        let Value::Map(entries) = &tree.value else {
+            panic!()
         };
-        Node { position, value }
+        assert_eq!(
+            (entries[1].position.line, entries[1].position.column),
+            (2, 1)
+        );
+        assert_eq!(place(&entries[0].value), (1, 4));
+        let Value::List(items) = &entries[1].value.value else {
+            panic!()
+        };
+        assert_eq!(place(&items[0]), (3, 3));
+        assert_eq!(place(items[0].get("c").unwrap().get("d").unwrap()), (3, 10));
     }
 
-    fn map(&mut self, raw: Vec<(Spanned<Raw>, Spanned<Raw>)>) -> Vec<Entry> {
-        let mut entries: Vec<Entry> = Vec::with_capacity(raw.len());
-        let mut seen = std::collections::HashMap::with_capacity(raw.len());
-        for (key, value) in raw {
-            let position = self.position(&key.defined);
-            let Raw::Scalar(kind, text) = key.value else {
-                self.problems.push(Diagnostic::new(Code::WrongType, &position, "a key is a string"));
-                continue;
-            };
-            let key = self.scalar(kind, text, &key.defined).text;
-            let value = self.node(value);
-            if let Some(line) = seen.insert(key.clone(), position.line) {
-                let message = format!("the key {} is written twice", quoted(&key));
-                let finding = Diagnostic::new(Code::DuplicateKey, &position, message);
-                self.problems.push(finding.help(format!("it is in line {line} already")));
-                continue;
-            }
-            entries.push(Entry { key, position, value });
-        }
-        entries
+    #[test]
+    fn scalars_keep_what_was_written() {
+        let tree = tree(
+            "a: 1.10\nb: '5'\nc: true\nd: yes\ne:\nf: \"x\\ty\"\ng: |\n  [ {\n  y\nh: >-\n  p\n  q\n",
+        );
+        let scalar = |key: &str| {
+            tree.get(key)
+                .and_then(Node::scalar)
+                .map(|one| (one.kind, one.text.as_str()))
+                .unwrap()
+        };
+        assert_eq!(scalar("a"), (Kind::Float, "1.10"));
+        assert_eq!(scalar("b"), (Kind::Text, "5"));
+        assert_eq!(scalar("c"), (Kind::Bool, "true"));
+        assert_eq!(scalar("d"), (Kind::Text, "yes"));
+        assert_eq!(scalar("e"), (Kind::Null, ""));
+        assert_eq!(scalar("f"), (Kind::Text, "x\ty"));
+        assert_eq!(scalar("g"), (Kind::Text, "[ {\ny\n"));
+        assert_eq!(scalar("h"), (Kind::Text, "p q"));
     }
 
-    fn scalar(&mut self, kind: Kind, text: String, place: &Location) -> Scalar {
-        let span = place.span();
-        let written = span.byte_offset().zip(span.byte_len()).and_then(|(start, length)| {
-            let start = usize::try_from(start).ok()?;
-            let end = start.checked_add(usize::try_from(length).ok()?)?;
-            Some((start, self.text.get(start..end)?))
-        });
-        let Some((start, written)) = written else { return Scalar { kind, text, unexpanded: None } };
-        if kind == Kind::Text {
-            self.refuse_run_on(start, written, &text, place);
-        }
-        // The number as written: `1.10` is a version label as often as it is a number.
-        let text = if matches!(kind, Kind::Integer | Kind::Float) { written.to_owned() } else { text };
-        Scalar { kind, text, unexpanded: None }
+    #[test]
+    fn aliases_and_merge_keys_point_to_where_it_is_written() {
+        let tree = tree("a: &a {x: 1}\nb: *a\nc:\n  <<: *a\n  y: 2\n");
+        assert_eq!(place(tree.get("b").unwrap().get("x").unwrap()), (1, 11));
+        assert_eq!(place(tree.get("c").unwrap().get("x").unwrap()), (1, 11));
     }
 
-    /// Finds plain values that go on in the next line: legal YAML, and nearly always a forgotten colon.
-    fn refuse_run_on(&mut self, start: usize, written: &str, text: &str, place: &Location) {
-        let Some(newline) = written.find('\n') else { return };
-        let before = &self.text[..start];
-        if written.starts_with(['"', '\'']) || text.ends_with('\n') || follows_block_header(before) {
-            return;
-        }
-        let rest = written[newline..].trim_start();
-        let skipped = &written[..written.len() - rest.len()];
-        let line = narrow(place.line() + skipped.matches('\n').count() as u64);
-        let column = narrow(skipped.chars().rev().take_while(|c| *c != '\n').count() as u64 + 1);
-        let position = Position { file: Arc::clone(self.file), line, column };
-        let word = rest.split_whitespace().next().unwrap_or_default();
-        let finding = Diagnostic::new(Code::RunOn, &position, "this line continues the value of the line above");
-        let help = format!("is a `:` missing after {}? a value of several lines needs quotes or `|`", quoted(word));
-        self.problems.push(finding.help(help));
+    #[test]
+    fn a_key_twice_and_a_forgotten_colon_leave_a_tree() {
+        let (tree, problems) = read("a: 1\nb: x\n  c d\na: 2\ne: f\"\n");
+        assert!(tree.is_some());
+        let found: Vec<_> = problems
+            .iter()
+            .map(|one| (one.code.as_str(), one.position.line, one.position.column))
+            .collect();
+        assert_eq!(found, [("E006", 3, 3), ("E002", 4, 1), ("E007", 5, 4)]);
     }
-}
 
-/// True when what precedes a scalar ends with the header of a block scalar, such as `|` or `>-`.
-fn follows_block_header(before: &str) -> bool {
-    let Some((lines, indent)) = before.rsplit_once('\n') else { return false };
-    let Some(header) = lines.lines().rev().find(|line| !line.trim().is_empty()) else { return false };
-    let header = header.split(" #").next().unwrap_or_default().trim_end();
-    indent.trim().is_empty() && header.trim_end_matches(|c: char| "+-".contains(c) || c.is_ascii_digit()).ends_with(['|', '>'])
+    #[test]
+    fn a_forgotten_bracket_is_found() {
+        let (_, problems) = read("a:\n- {b: 1\n- {c: 2}\nd: 3\n");
+        assert_eq!(
+            problems[0].to_string(),
+            "a.yaml:2:3: error[E001]: this is not YAML: this `{` is not closed"
+        );
+    }
+
+    #[test]
+    fn one_document_in_a_file() {
+        assert_eq!(read("a: 1\n---\nb: 2\n").1[0].code, Code::Document);
+        assert_eq!(tree("---\na: 1\n...\n").get("a").map(place), Some((2, 4)));
+        assert_eq!(tree("\u{feff}a: 1\n").get("a").map(place), Some((1, 4)));
+    }
 }

@@ -11,7 +11,8 @@ use crate::route::CompiledMatch;
 /// Returns the path to forward, canonical again: a rewrite can not lead above the root or smuggle a slash.
 ///
 /// * `rewrite`: `Prefix` replaces what [`CompiledMatch::matched_len`] covers, by whole segments as Gateway API's
-///   `ReplacePrefixMatch`, with or without a slash at its end; `Regex` replaces every match, `$1` and `${name}` standing
+///   `ReplacePrefixMatch`, with or without a slash at its end, a custom verb such as `:predict` staying behind
+///   the last of them; `Regex` replaces every match, `$1` and `${name}` standing
 ///   for groups and `$$` for a dollar sign, and gets a slash in front when none is left
 /// * `matched`: what [`RouteTable::find`](crate::route::RouteTable::find) found
 /// * `path`: canonical, without query
@@ -47,7 +48,8 @@ fn replaced_prefix<'a>(
     let rest = path.get(matched_len..).unwrap_or_default();
     match (prefix, rest) {
         ("", "") => Ok(Cow::Borrowed("/")),
-        ("", rest) => canonical_path(rest, options),
+        ("", rest) if rest.starts_with('/') => canonical_path(rest, options),
+        ("", verb) => canonical_owned(["/", verb].concat(), options),
         (prefix, rest) => canonical_owned([prefix, rest].concat(), options),
     }
 }
@@ -193,6 +195,19 @@ mod tests {
             ("/foo", "/foo", "/", "/"),
             ("/foo", "", "/xyz", "/xyz/foo"),
             ("/", "", "/xyz", "/xyz/"),
+            ("/foo:go", "/foo", "/xyz", "/xyz:go"),
+            ("/foo:go", "/foo", "/xyz/", "/xyz:go"),
+            ("/foo:go", "/foo", "/", "/:go"),
+            ("/foo:go", "/foo", "", "/:go"),
+            ("/foo:..", "/foo", "/", "/:.."),
+            ("/foo:go", "", "/xyz", "/xyz/foo:go"),
+            ("/foo/bar:go", "/foo", "/", "/bar:go"),
+            (
+                "/v1/models/resnet:predict",
+                "/v1/models/resnet",
+                "/v1/models/m2",
+                "/v1/models/m2:predict",
+            ),
         ] {
             let prefix = Some(PathMatch::Prefix(matched.into()));
             let found = rewritten(&PathRewrite::Prefix(replacement.into()), prefix, path);

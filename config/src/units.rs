@@ -43,7 +43,9 @@ pub fn duration(text: &str) -> Option<Duration> {
     let mut smallest = u64::MAX;
     while !rest.is_empty() {
         let (number, after) = decimal(rest)?;
-        let (unit, nanos) = UNITS_OF_TIME.into_iter().find(|(unit, _)| after.starts_with(unit))?;
+        let (unit, nanos) = UNITS_OF_TIME
+            .into_iter()
+            .find(|(unit, _)| after.starts_with(unit))?;
         if nanos >= smallest {
             return None;
         }
@@ -58,7 +60,10 @@ pub fn duration(text: &str) -> Option<Duration> {
 /// `None` for anything else and for what does not fit.
 pub fn size(text: &str) -> Option<u64> {
     let (number, unit) = decimal(text)?;
-    let unit = unit.trim_start_matches(' ').strip_suffix('B').unwrap_or(unit.trim_start_matches(' '));
+    let unit = unit
+        .trim_start_matches(' ')
+        .strip_suffix('B')
+        .unwrap_or(unit.trim_start_matches(' '));
     let factor = match unit {
         "" => 1,
         "K" => 1000,
@@ -84,7 +89,9 @@ pub fn ratio(text: &str) -> Option<u32> {
         _ => return None,
     };
     let parts = scale(number, whole)?;
-    u32::try_from(parts).ok().filter(|parts| *parts <= MILLIONTHS)
+    u32::try_from(parts)
+        .ok()
+        .filter(|parts| *parts <= MILLIONTHS)
 }
 
 /// So many per period.
@@ -108,7 +115,10 @@ pub fn rate(text: &str) -> Option<Rate> {
         _ => return None,
     };
     let thousandths = scale(number, 1000)?;
-    (rest.is_empty() && thousandths > 0).then_some(Rate { thousandths, period: Duration::from_secs(seconds) })
+    (rest.is_empty() && thousandths > 0).then_some(Rate {
+        thousandths,
+        period: Duration::from_secs(seconds),
+    })
 }
 
 /// A decimal number as written: its digits without the point, and how many of them are behind it.
@@ -127,7 +137,8 @@ fn decimal(text: &str) -> Option<(Decimal, &str)> {
         None => ("", rest),
     };
     let points = text.len() - rest.len() - whole - fraction.len();
-    if front.is_empty() || (points == 1 && fraction.is_empty()) || front.len() + fraction.len() > 20 {
+    if front.is_empty() || (points == 1 && fraction.is_empty()) || front.len() + fraction.len() > 20
+    {
         return None;
     }
     let digits = format!("{front}{fraction}").parse().ok()?;
@@ -146,13 +157,23 @@ fn scale(number: Decimal, factor: u64) -> Option<u64> {
 pub fn show_duration(duration: Duration) -> String {
     let mut rest = duration.as_nanos();
     let mut text = String::new();
-    for (unit, nanos) in [("h", 3_600_000_000_000), ("m", 60_000_000_000), ("s", 1_000_000_000), ("ms", 1_000_000), ("us", 1_000)] {
+    for (unit, nanos) in [
+        ("h", 3_600_000_000_000),
+        ("m", 60_000_000_000),
+        ("s", 1_000_000_000),
+        ("ms", 1_000_000),
+        ("us", 1_000),
+    ] {
         if rest >= nanos {
             text.push_str(&format!("{}{unit}", rest / nanos));
             rest %= nanos;
         }
     }
-    if text.is_empty() { "0s".to_owned() } else { text }
+    if text.is_empty() {
+        "0s".to_owned()
+    } else {
+        text
+    }
 }
 
 /// Writes a size the way it would be configured, for messages.
@@ -174,13 +195,40 @@ mod tests {
     #[test]
     fn durations_have_a_unit() {
         let cases = [
-            ("300s", 300_000), ("5m", 300_000), ("250ms", 250), ("1h", 3_600_000), ("1h30m", 5_400_000),
-            ("1.5s", 1500), ("0", 0), ("0s", 0), ("1d", 86_400_000),
+            ("300s", 300_000),
+            ("5m", 300_000),
+            ("250ms", 250),
+            ("1h", 3_600_000),
+            ("1h30m", 5_400_000),
+            ("1.5s", 1500),
+            ("0", 0),
+            ("0s", 0),
+            ("1d", 86_400_000),
         ];
         for (text, millis) in cases {
-            assert_eq!(duration(text), Some(Duration::from_millis(millis)), "{text}");
+            assert_eq!(
+                duration(text),
+                Some(Duration::from_millis(millis)),
+                "{text}"
+            );
         }
-        for text in ["", "5", "s", "5 s", "-5s", "5x", "5m5m", "5s1h", "1e3s", "none", "5sec", "1.s", ".5s", "99999999999d", "１s"] {
+        for text in [
+            "",
+            "5",
+            "s",
+            "5 s",
+            "-5s",
+            "5x",
+            "5m5m",
+            "5s1h",
+            "1e3s",
+            "none",
+            "5sec",
+            "1.s",
+            ".5s",
+            "99999999999d",
+            "１s",
+        ] {
             assert_eq!(duration(text), None, "{text}");
         }
     }
@@ -188,20 +236,47 @@ mod tests {
     #[test]
     fn sizes_count_in_1000_or_1024() {
         let cases = [
-            ("64MiB", 64 << 20), ("64KB", 64_000), ("64K", 64_000), ("64Ki", 65_536), ("1024", 1024),
-            ("1024B", 1024), ("1.5GiB", 3 << 29), ("0", 0), ("1 MiB", 1 << 20), ("1T", 1_000_000_000_000),
+            ("64MiB", 64 << 20),
+            ("64KB", 64_000),
+            ("64K", 64_000),
+            ("64Ki", 65_536),
+            ("1024", 1024),
+            ("1024B", 1024),
+            ("1.5GiB", 3 << 29),
+            ("0", 0),
+            ("1 MiB", 1 << 20),
+            ("1T", 1_000_000_000_000),
         ];
         for (text, bytes) in cases {
             assert_eq!(size(text), Some(bytes), "{text}");
         }
-        for text in ["", "MiB", "-1", "1mib", "0.3", "1e6", "64 M B", "99999999TiB", "1iB", "5m"] {
+        for text in [
+            "",
+            "MiB",
+            "-1",
+            "1mib",
+            "0.3",
+            "1e6",
+            "64 M B",
+            "99999999TiB",
+            "1iB",
+            "5m",
+        ] {
             assert_eq!(size(text), None, "{text}");
         }
     }
 
     #[test]
     fn ratios_are_exact_millionths() {
-        let cases = [("70%", 700_000), ("0.7", 700_000), ("100%", 1_000_000), ("1", 1_000_000), ("0", 0), ("0.01%", 100), ("1.0", 1_000_000)];
+        let cases = [
+            ("70%", 700_000),
+            ("0.7", 700_000),
+            ("100%", 1_000_000),
+            ("1", 1_000_000),
+            ("0", 0),
+            ("0.01%", 100),
+            ("1.0", 1_000_000),
+        ];
         for (text, parts) in cases {
             assert_eq!(ratio(text), Some(parts), "{text}");
         }
@@ -212,9 +287,27 @@ mod tests {
 
     #[test]
     fn rates_have_a_period() {
-        assert_eq!(rate("100/s"), Some(Rate { thousandths: 100_000, period: Duration::from_secs(1) }));
-        assert_eq!(rate("6000/m"), Some(Rate { thousandths: 6_000_000, period: Duration::from_secs(60) }));
-        assert_eq!(rate("0.5/s"), Some(Rate { thousandths: 500, period: Duration::from_secs(1) }));
+        assert_eq!(
+            rate("100/s"),
+            Some(Rate {
+                thousandths: 100_000,
+                period: Duration::from_secs(1)
+            })
+        );
+        assert_eq!(
+            rate("6000/m"),
+            Some(Rate {
+                thousandths: 6_000_000,
+                period: Duration::from_secs(60)
+            })
+        );
+        assert_eq!(
+            rate("0.5/s"),
+            Some(Rate {
+                thousandths: 500,
+                period: Duration::from_secs(1)
+            })
+        );
         for text in ["", "100", "100/", "/s", "0/s", "100/x", "100 /s", "1/2s"] {
             assert_eq!(rate(text), None, "{text}");
         }
@@ -222,12 +315,22 @@ mod tests {
 
     #[test]
     fn patterns_agree_with_the_readers() {
-        let patterns = [DURATION_PATTERN, SIZE_PATTERN, RATIO_PATTERN, RATE_PATTERN].map(|p| regex::Regex::new(p).unwrap());
-        for text in ["300s", "1h30m", "250ms", "64MiB", "64KB", "1024", "70%", "100/s", "6000/m", "", "x"] {
+        let patterns = [DURATION_PATTERN, SIZE_PATTERN, RATIO_PATTERN, RATE_PATTERN]
+            .map(|p| regex::Regex::new(p).unwrap());
+        for text in [
+            "300s", "1h30m", "250ms", "64MiB", "64KB", "1024", "70%", "100/s", "6000/m", "", "x",
+        ] {
             let read = [
-                duration(text).is_some(), size(text).is_some(), ratio(text).is_some(), rate(text).is_some(),
+                duration(text).is_some(),
+                size(text).is_some(),
+                ratio(text).is_some(),
+                rate(text).is_some(),
             ];
-            assert_eq!(patterns.each_ref().map(|p| p.is_match(text)), read, "{text}");
+            assert_eq!(
+                patterns.each_ref().map(|p| p.is_match(text)),
+                read,
+                "{text}"
+            );
         }
     }
 

@@ -1,4 +1,5 @@
 //! Every configuration that is shipped loads without a warning, and fits the JSON Schema.
+#![allow(clippy::unwrap_used, reason = "a test")]
 
 mod shipped;
 
@@ -22,8 +23,10 @@ fn every_shipped_configuration_fits_the_schema() {
     let validator = jsonschema::validator_for(&json_schema()).unwrap();
     for file in shipped::all() {
         let instance: Value = serde_saphyr::from_str(&file.text).unwrap();
-        let problems: Vec<String> =
-            validator.iter_errors(&instance).map(|error| format!("{}: {error}", error.instance_path())).collect();
+        let problems: Vec<String> = validator
+            .iter_errors(&instance)
+            .map(|error| format!("{}: {error}", error.instance_path()))
+            .collect();
         assert!(problems.is_empty(), "{}: {problems:#?}", file.name);
     }
 }
@@ -59,10 +62,15 @@ fn every_key_of_the_schema_is_described() {
                     for (key, property) in properties {
                         *keys += 1;
                         let description = property["description"].as_str().unwrap_or_default();
-                        assert!(description.len() > 5 && description.ends_with('.'), "{path}.{key}: {description:?}");
+                        assert!(
+                            description.len() > 5 && description.ends_with('.'),
+                            "{path}.{key}: {description:?}"
+                        );
                     }
                 }
-                fields.iter().for_each(|(key, value)| walk(value, &format!("{path}.{key}"), keys));
+                fields
+                    .iter()
+                    .for_each(|(key, value)| walk(value, &format!("{path}.{key}"), keys));
             }
             Value::Array(items) => items.iter().for_each(|item| walk(item, path, keys)),
             Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}

@@ -17,9 +17,28 @@ use regex::Regex;
 const HOSTS: &[&str] = &["a", "b.a", "c.b.a", "d.c.b.a", "x.a"];
 const SUFFIXES: &[&str] = &[".a", ".b.a", ".c.b.a"];
 const PATHS: &[&str] = &[
-    "/", "/a", "/a/", "/a/b", "/a/b/", "/a/b/c", "/ab", "/b", "/b/b/b/b",
+    "/",
+    "/a",
+    "/a/",
+    "/a/b",
+    "/a/b/",
+    "/a/b/c",
+    "/ab",
+    "/b",
+    "/b/b/b/b",
+    "/a:v",
+    "/a:v:w",
+    "/a:v/b",
+    "/a/b:v",
+    "/a/b/:v",
+    "/a/b/c:v:w",
+    "/:v",
+    "/a:/",
+    "/b/b/b:",
+    "/a:v/b:w",
+    "/a/bbbbbbbbbbbbbbbb:v/w",
 ];
-const PREFIXES: &[&str] = &["", "/a", "/a/b", "/a/b/c", "/b", "/b/b/b"];
+const PREFIXES: &[&str] = &["", "/a", "/a/b", "/a/b/c", "/b", "/b/b/b", "/a:v", "/a:v/b"];
 const REGEXES: &[&str] = &["/a.*", "/[ab]/b", ".*b", "/"];
 const METHODS: &[Method] = &[Method::GET, Method::POST, Method::PUT];
 const KEYS: &[&str] = &["k", "l", "m"];
@@ -158,6 +177,19 @@ fn value_holds(condition: &ValueMatch, value: Option<&str>) -> bool {
     }
 }
 
+/// Tries every place where a slash or a verb could be cut off.
+fn prefix_holds(prefix: &str, path: &str) -> bool {
+    let (_, last) = path.rsplit_once('/').unwrap();
+    let verbs = last
+        .match_indices(':')
+        .map(|(at, _)| path.len() - last.len() + at);
+    let slashes = path.match_indices('/').map(|(at, _)| at);
+    verbs
+        .chain(slashes)
+        .chain([path.len()])
+        .any(|end| &path[..end] == prefix)
+}
+
 /// Every rule that holds but perhaps for its method, best first: where it is, whether the method holds, the methods.
 fn naive(routes: &[Arc<Route>], request: &Request) -> Vec<(usize, usize, bool, Vec<Method>)> {
     let value = |pairs: &[(&str, &'static str)], key: &str| {
@@ -191,11 +223,7 @@ fn naive(routes: &[Arc<Route>], request: &Request) -> Vec<(usize, usize, bool, V
                 };
                 let path_rank = match &m.path {
                     Some(PathMatch::Exact(path)) if path == request.path => 1000,
-                    Some(PathMatch::Prefix(p))
-                        if format!("{}/", request.path).starts_with(&format!("{p}/")) =>
-                    {
-                        100 + p.len()
-                    }
+                    Some(PathMatch::Prefix(p)) if prefix_holds(p, request.path) => 100 + p.len(),
                     Some(PathMatch::Regex(regex)) if regex.is_match(request.path) => 1,
                     None => 0,
                     Some(_) => continue,

@@ -148,6 +148,13 @@ impl Drop for AccessLog {
     }
 }
 
+/// Formats a time as RFC 3339 in UTC with milliseconds.
+pub fn rfc3339(time: std::time::SystemTime) -> String {
+    let mut out = Vec::with_capacity(24);
+    time::push_rfc3339(&mut out, time);
+    String::from_utf8(out).expect("digits and punctuation are ASCII")
+}
+
 #[cfg(test)]
 mod tests {
     use std::path::PathBuf;

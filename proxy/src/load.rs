@@ -70,7 +70,10 @@ impl fmt::Display for LoadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Read(error) => error.fmt(f),
-            Self::Invalid { diagnostics, sources } => f.write_str(&diagnostics.render(sources)),
+            Self::Invalid {
+                diagnostics,
+                sources,
+            } => f.write_str(&diagnostics.render(sources)),
         }
     }
 }
@@ -94,7 +97,10 @@ pub fn load(paths: &[PathBuf]) -> Result<(Loaded, Vec<SourceFile>), LoadError> {
     let sources = read(paths)?;
     match forebay_config::load::load(&sources, &|name| std::env::var(name).ok()) {
         Ok(loaded) => Ok((loaded, sources)),
-        Err(diagnostics) => Err(LoadError::Invalid { diagnostics, sources }),
+        Err(diagnostics) => Err(LoadError::Invalid {
+            diagnostics,
+            sources,
+        }),
     }
 }
 
@@ -131,19 +137,30 @@ pub fn resolve(paths: &[PathBuf]) -> Result<Vec<PathBuf>, ReadError> {
     if !paths.is_empty() {
         return Ok(paths.to_vec());
     }
-    let default = [LOCAL, SYSTEM].into_iter().map(PathBuf::from).find(|path| path.exists());
+    let default = [LOCAL, SYSTEM]
+        .into_iter()
+        .map(PathBuf::from)
+        .find(|path| path.exists());
     default.map(|path| vec![path]).ok_or(ReadError::Missing)
 }
 
 fn in_directory(directory: &Path) -> Result<Vec<PathBuf>, ReadError> {
-    let failed = |source| ReadError::Io { path: directory.to_owned(), source };
+    let failed = |source| ReadError::Io {
+        path: directory.to_owned(),
+        source,
+    };
     let mut files = Vec::new();
     for entry in std::fs::read_dir(directory).map_err(failed)? {
         let path = entry.map_err(failed)?.path();
-        let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+        let hidden = path
+            .file_name()
+            .is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
         let extension = path.extension().and_then(|extension| extension.to_str());
         // A link that leads nowhere is no directory: reading it says why.
-        if !hidden && extension.is_some_and(|extension| EXTENSIONS.contains(&extension)) && !path.is_dir() {
+        if !hidden
+            && extension.is_some_and(|extension| EXTENSIONS.contains(&extension))
+            && !path.is_dir()
+        {
             files.push(path);
         }
     }
@@ -155,20 +172,35 @@ fn in_directory(directory: &Path) -> Result<Vec<PathBuf>, ReadError> {
 }
 
 fn read_file(path: &Path, left: usize) -> Result<SourceFile, ReadError> {
-    let failed = |source| ReadError::Io { path: path.to_owned(), source };
+    let failed = |source| ReadError::Io {
+        path: path.to_owned(),
+        source,
+    };
     let mut bytes = Vec::new();
     let limit = left as u64 + 1;
     if path == Path::new(STDIN) {
-        std::io::stdin().lock().take(limit).read_to_end(&mut bytes).map_err(failed)?;
+        std::io::stdin()
+            .lock()
+            .take(limit)
+            .read_to_end(&mut bytes)
+            .map_err(failed)?;
     } else {
-        std::fs::File::open(path).map_err(failed)?.take(limit).read_to_end(&mut bytes).map_err(failed)?;
+        std::fs::File::open(path)
+            .map_err(failed)?
+            .take(limit)
+            .read_to_end(&mut bytes)
+            .map_err(failed)?;
     }
     if bytes.len() > left {
         return Err(ReadError::TooLarge(path.to_owned()));
     }
     let text = String::from_utf8(bytes).map_err(|_| ReadError::NotText(path.to_owned()))?;
     let directory = path.parent().map(Path::to_owned).unwrap_or_default();
-    Ok(SourceFile { name: Arc::from(path.to_string_lossy().as_ref()), directory, text })
+    Ok(SourceFile {
+        name: Arc::from(path.to_string_lossy().as_ref()),
+        directory,
+        text,
+    })
 }
 
 #[cfg(test)]
@@ -182,7 +214,8 @@ mod tests {
 
     impl Scratch {
         fn new(name: &str) -> Self {
-            let path = std::env::temp_dir().join(format!("forebay-load-{}-{name}", std::process::id()));
+            let path =
+                std::env::temp_dir().join(format!("forebay-load-{}-{name}", std::process::id()));
             fs::create_dir_all(&path).unwrap();
             Self(path)
         }
@@ -210,7 +243,10 @@ mod tests {
         scratch.write("notes.txt", "nonsense: true");
         fs::create_dir(scratch.0.join("sub.yaml")).unwrap();
         let (loaded, sources) = load(std::slice::from_ref(&scratch.0)).unwrap();
-        let names: Vec<&str> = sources.iter().filter_map(|source| source.name.rsplit('/').next()).collect();
+        let names: Vec<&str> = sources
+            .iter()
+            .filter_map(|source| source.name.rsplit('/').next())
+            .collect();
         assert_eq!(names, ["a.yaml", "b.yml", "c.json"]);
         assert_eq!(loaded.config.routes.len(), 1);
     }
@@ -227,7 +263,10 @@ mod tests {
         let invalid = scratch.write("a.yaml", "ruotes: []\n");
         let error = load(std::slice::from_ref(&invalid)).unwrap_err();
         assert_eq!(error.exit_code(), 1);
-        assert!(error.to_string().contains("did you mean `routes`?"), "{error}");
+        assert!(
+            error.to_string().contains("did you mean `routes`?"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -10,7 +10,7 @@ from harness.forebay import Forebay, answers, catch_all, cluster, marked, reques
 from harness.process import Process, free_port, until
 from harness.relay import Connection, Relay
 from harness.sse import EventStream, END_OF_EVENT, event_times, events_in
-from harness.wire import exchange, read_response
+from harness.wire import assert_handed_on, exchange, read_response
 
 
 def recorded_stream(relay: Relay, mark: str) -> Connection:
@@ -33,7 +33,7 @@ def test_models_are_listed_by_the_server(llama, in_front_of_llama):
     delivered = request(in_front_of_llama.port, "GET", "/v1/models", headers=headers)
     recorded = exchange(llama.http_relay, "x-test-mark", mark).response
     assert delivered.status == 200
-    assert (delivered.body, delivered.end_to_end) == (recorded.body, recorded.end_to_end)
+    assert_handed_on(delivered, recorded)
     assert json.loads(delivered.body)["data"][0]["id"] == "gemma"
 
 
@@ -46,8 +46,7 @@ def test_a_stream_arrives_byte_for_byte_and_event_by_event(llama, in_front_of_ll
     recorded = exchange(llama.http_relay, "x-test-mark", mark)
     assert delivered.status == 200
     assert delivered.get("content-type") == "text/event-stream"
-    assert delivered.body == recorded.response.body
-    assert delivered.end_to_end == recorded.response.end_to_end
+    assert_handed_on(delivered, recorded.response)
 
     made, came = event_times(recorded.connection), stream.times
     assert len(made) == len(came) == delivered.body.count(END_OF_EVENT) > 100
@@ -118,7 +117,7 @@ def test_a_loading_server_says_so_itself(gguf, tmp_path):
                     if delivered.status == 503:
                         recorded = exchange(relay, "x-test-mark", mark).response
                         assert json.loads(delivered.body)["error"]["message"] == "Loading model"
-                        assert (delivered.body, delivered.end_to_end) == (recorded.body, recorded.end_to_end)
+                        assert_handed_on(delivered, recorded)
                         assert delivered.get("x-forebay-reason") is None
                     elif delivered.status == 502:
                         assert delivered.get("x-forebay-reason") in ("connect_failed", "upstream_reset")

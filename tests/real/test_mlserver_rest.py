@@ -7,7 +7,7 @@ import subprocess
 import pytest
 
 from harness.forebay import marked, request
-from harness.wire import exchange
+from harness.wire import assert_handed_on, exchange
 
 SETOSA, VIRGINICA = [5.1, 3.5, 1.4, 0.2], [6.3, 3.3, 6.0, 2.5]
 
@@ -27,9 +27,7 @@ def through(mlserver, forebay, method: str, path: str, body: bytes | None = None
     assert recorded.request.start == f"{method} {path} HTTP/1.1"
     assert recorded.request.body == (body or b"")
     assert recorded.request.get("content-type") == headers.get("content-type")
-    assert delivered.status == recorded.response.status
-    assert delivered.end_to_end == recorded.response.end_to_end
-    assert delivered.body == recorded.response.body
+    assert_handed_on(delivered, recorded.response)
     return delivered
 
 

@@ -126,6 +126,10 @@ fn routes() -> Vec<Arc<Route>> {
             ..Match::default()
         },
         Match {
+            path: prefix("/a:b"),
+            ..Match::default()
+        },
+        Match {
             path: prefix("/q"),
             query: vec![("a b".into(), ValueMatch::Regex(regex(".+")))],
             ..Match::default()

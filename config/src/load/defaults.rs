@@ -6,11 +6,17 @@ use crate::node::{Entry, Node, Value};
 use crate::schema::{Path, Reader};
 
 /// Which default is for which list.
-const KINDS: &[(&str, &str)] = &[("route", "routes"), ("cluster", "clusters"), ("listener", "listeners")];
+const KINDS: &[(&str, &str)] = &[
+    ("route", "routes"),
+    ("cluster", "clusters"),
+    ("listener", "listeners"),
+];
 
 /// Keys that exclude each other: an entry that has one of them takes none of the others from the defaults.
 const EXCLUSIVE: &[&[&str]] = &[
-    &["cluster", "split", "redirect", "respond", "by_model", "pipeline"],
+    &[
+        "cluster", "split", "redirect", "respond", "by_model", "pipeline",
+    ],
     &["exact", "prefix", "regex"],
     &["prefix", "path", "regex"],
     &["regex", "present", "not", "in"],
@@ -19,24 +25,38 @@ const EXCLUSIVE: &[&[&str]] = &[
 ];
 
 /// Maps whose keys are names that users choose.
-const FREE: &[&str] = &["headers", "query", "cookies", "set", "add", "labels", "subset"];
+const FREE: &[&str] = &[
+    "headers", "query", "cookies", "set", "add", "labels", "subset",
+];
 
 /// Takes `defaults` out of the tree.
 pub(super) fn take(root: &mut Node) -> Option<Node> {
     let entries = entries_mut(root)?;
-    let place = entries.iter().position(|entry| entry.key == "defaults" && !entry.value.is_null())?;
+    let place = entries
+        .iter()
+        .position(|entry| entry.key == "defaults" && !entry.value.is_null())?;
     Some(entries.remove(place).value)
 }
 
 /// Merges `defaults` into every entry of the lists.
 pub(super) fn apply(defaults: &Node, root: &mut Node, reader: &mut Reader<'_>) {
     for (kind, list) in KINDS {
-        let Some(default) = defaults.get(kind) else { continue };
+        let Some(default) = defaults.get(kind) else {
+            continue;
+        };
         if let Some(name) = default.get("name") {
             let path = Path::ROOT.key("defaults");
-            reader.refuse(Code::BadValue, &name.position, path.key(kind), "a name cannot be a default", "remove it");
+            reader.refuse(
+                Code::BadValue,
+                &name.position,
+                path.key(kind),
+                "a name cannot be a default",
+                "remove it",
+            );
         }
-        let Some(entry) = entries_mut(root).and_then(|entries| entries.iter_mut().find(|entry| entry.key == *list)) else {
+        let Some(entry) = entries_mut(root)
+            .and_then(|entries| entries.iter_mut().find(|entry| entry.key == *list))
+        else {
             continue;
         };
         if let Value::List(items) = &mut entry.value.value {
@@ -49,12 +69,20 @@ pub(super) fn apply(defaults: &Node, root: &mut Node, reader: &mut Reader<'_>) {
 ///
 /// * `free`: the keys are names that users choose, so that none excludes another
 fn fill(own: &mut Node, default: &Node, free: bool) {
-    let (Value::Map(own), Value::Map(default)) = (&mut own.value, &default.value) else { return };
+    let (Value::Map(own), Value::Map(default)) = (&mut own.value, &default.value) else {
+        return;
+    };
     let written = own.len();
     for entry in default.iter().filter(|entry| free || entry.key != "name") {
-        let place = own[..written].iter().position(|known| known.key == entry.key);
+        let place = own[..written]
+            .iter()
+            .position(|known| known.key == entry.key);
         match place {
-            Some(place) => fill(&mut own[place].value, &entry.value, FREE.contains(&&*entry.key)),
+            Some(place) => fill(
+                &mut own[place].value,
+                &entry.value,
+                FREE.contains(&&*entry.key),
+            ),
             None if free || !excluded(&own[..written], &entry.key) => own.push(entry.clone()),
             None => {}
         }
@@ -63,7 +91,9 @@ fn fill(own: &mut Node, default: &Node, free: bool) {
 
 fn excluded(own: &[Entry], key: &str) -> bool {
     let has = |key: &&str| own.iter().any(|entry| entry.key == *key);
-    EXCLUSIVE.iter().any(|group| group.contains(&key) && group.iter().any(has))
+    EXCLUSIVE
+        .iter()
+        .any(|group| group.contains(&key) && group.iter().any(has))
 }
 
 #[cfg(test)]
@@ -72,8 +102,14 @@ mod tests {
     use crate::model::{Action, Config, PathMatch};
 
     fn config(text: &str) -> Config {
-        let file = SourceFile { name: "a.yaml".into(), directory: ".".into(), text: text.to_owned() };
-        load(&[file], &|_| None).unwrap_or_else(|problems| panic!("{problems}")).config
+        let file = SourceFile {
+            name: "a.yaml".into(),
+            directory: ".".into(),
+            text: text.to_owned(),
+        };
+        load(&[file], &|_| None)
+            .unwrap_or_else(|problems| panic!("{problems}"))
+            .config
     }
 
     #[test]
@@ -89,7 +125,12 @@ mod tests {
         assert_eq!(route.timeouts.total.unwrap().as_secs(), 7);
         assert_eq!(route.timeouts.idle, None);
         assert_eq!(route.timeouts.tunnel.unwrap().as_secs(), 9);
-        let set: Vec<&str> = route.request_headers.set.iter().map(|(name, _)| name.as_str()).collect();
+        let set: Vec<&str> = route
+            .request_headers
+            .set
+            .iter()
+            .map(|(name, _)| name.as_str())
+            .collect();
         assert_eq!(set, ["x-c", "x-a"]);
         assert_eq!(config.clusters[0].endpoints.len(), 1);
         assert_eq!(config.clusters[0].breaker.connections, Some(5));
@@ -103,7 +144,9 @@ mod tests {
              clusters: [{name: c, endpoints: ['b:2']}]\n",
         );
         assert!(matches!(config.routes[0].action, Action::Respond(_)));
-        assert!(matches!(&config.routes[0].matches[0].path, Some(PathMatch::Exact(path)) if path == "/b"));
+        assert!(
+            matches!(&config.routes[0].matches[0].path, Some(PathMatch::Exact(path)) if path == "/b")
+        );
         assert!(matches!(config.routes[1].action, Action::Forward(_)));
     }
 }

@@ -13,12 +13,19 @@ const LISTS: &[&str] = &["listeners", "routes", "clusters"];
 
 /// Merges the trees in their order: lists are put together, any other key may be in one file only.
 pub(super) fn merge(trees: Vec<Node>, reader: &mut Reader<'_>) -> Node {
-    let position = trees.first().map_or_else(nowhere, |tree| tree.position.clone());
+    let position = trees
+        .first()
+        .map_or_else(nowhere, |tree| tree.position.clone());
     let mut merged: Vec<Entry> = Vec::new();
     let mut places: HashMap<String, usize> = HashMap::new();
     for tree in trees {
         let Value::Map(entries) = tree.value else {
-            reader.wrong_type(&tree, Path::ROOT, "a map at the top of the file", "it starts with a key such as `routes:`");
+            reader.wrong_type(
+                &tree,
+                Path::ROOT,
+                "a map at the top of the file",
+                "it starts with a key such as `routes:`",
+            );
             continue;
         };
         for entry in entries {
@@ -35,7 +42,10 @@ pub(super) fn merge(trees: Vec<Node>, reader: &mut Reader<'_>) -> Node {
             }
         }
     }
-    Node { position, value: Value::Map(merged) }
+    Node {
+        position,
+        value: Value::Map(merged),
+    }
 }
 
 fn join(first: &mut Entry, second: Entry, reader: &mut Reader<'_>) {
@@ -44,14 +54,25 @@ fn join(first: &mut Entry, second: Entry, reader: &mut Reader<'_>) {
         (Value::List(items), Value::List(more)) if joinable => items.extend(more),
         (_, value) if joinable => {
             let wrong = match first.value.value {
-                Value::List(_) => Node { position: second.value.position, value },
+                Value::List(_) => Node {
+                    position: second.value.position,
+                    value,
+                },
                 Value::Map(_) | Value::Scalar(_) => std::mem::replace(
                     &mut first.value,
-                    Node { position: second.value.position, value },
+                    Node {
+                        position: second.value.position,
+                        value,
+                    },
                 ),
             };
             let path = Path::ROOT.key(&second.key);
-            reader.wrong_type(&wrong, path, "a list", "the items of a list start with `- `");
+            reader.wrong_type(
+                &wrong,
+                path,
+                "a list",
+                "the items of a list start with `- `",
+            );
         }
         _ => {
             let Position { file, line, .. } = &first.position;

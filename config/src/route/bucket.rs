@@ -41,10 +41,11 @@ impl Bucket {
     }
 }
 
-/// How many segments the prefixes of a bucket have: only those prefixes of a path are hashed.
+/// Where the prefixes of a bucket may end: only those prefixes of a path are hashed.
 #[derive(Clone, Copy, Debug, Default)]
 struct Depths {
     present: u64,   // bit n: a prefix of n segments; the last bit: of that many or more
+    colons: u64, // bit n: a prefix with n colons in its last segment; the last bit: that many or more
     longest: usize, // bytes
 }
 
@@ -52,11 +53,14 @@ const LAST_DEPTH: usize = u64::BITS as usize - 1;
 
 impl Depths {
     fn add(&mut self, prefix: &str) {
+        let segment = prefix.rsplit('/').next().unwrap_or_default();
         self.present |= 1 << prefix.matches('/').count().min(LAST_DEPTH);
+        self.colons |= 1 << segment.matches(':').count().min(LAST_DEPTH);
         self.longest = self.longest.max(prefix.len());
     }
 
-    /// Visits the prefixes of `path` that end before a slash or at its end, longest first.
+    /// Visits the prefixes of `path` that end before a slash, before a colon of its last segment or at its end, longest
+    /// first.
     fn prefixes_of(
         self,
         path: &str,
@@ -68,7 +72,7 @@ impl Depths {
             LAST_DEPTH => usize::MAX,
             depth => depth,
         };
-        let mut depth = 0; // segments of path[..end]
+        let (mut depth, mut start) = (0, 0); // segments of path[..end], and where the last of them starts
         let mut end = bytes.len();
         for (at, &byte) in bytes.iter().enumerate() {
             if byte == b'/' {
@@ -76,22 +80,57 @@ impl Depths {
                     end = at;
                     break;
                 }
-                depth += 1;
+                (depth, start) = (depth + 1, at + 1);
             }
         }
-        loop {
-            if self.present >> depth.min(LAST_DEPTH) & 1 == 1 && end <= self.longest {
-                visit(&path[..end])?;
-            }
-            if depth == 0 {
-                return ControlFlow::Continue(());
-            }
+        if self.has_depth(depth) && !path.as_bytes()[end..].contains(&b'/') {
+            self.ends_in_last_segment(&path[..end], start, &mut visit)?;
+        } else if self.has_depth(depth) && end <= self.longest {
+            visit(&path[..end])?;
+        }
+        while depth > 0 {
             end = bytes[..end]
                 .iter()
                 .rposition(|&byte| byte == b'/')
                 .expect("one slash for each segment counted");
             depth -= 1;
+            if self.has_depth(depth) {
+                visit(&path[..end])?;
+            }
         }
+        ControlFlow::Continue(())
+    }
+
+    /// Visits `path` and its beginnings up to a colon of its last segment, where a custom verb may start, longest first.
+    ///
+    /// * `path`: cut behind the longest prefix
+    /// * `start`: where the last segment starts
+    fn ends_in_last_segment(
+        self,
+        path: &str,
+        start: usize,
+        visit: &mut impl FnMut(&str) -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
+        let segment = &path.as_bytes()[start..];
+        let mut colons = segment.iter().filter(|&&byte| byte == b':').count();
+        let mut end = path.len();
+        loop {
+            if self.colons >> colons.min(LAST_DEPTH) & 1 == 1 && end <= self.longest {
+                visit(&path[..end])?;
+            }
+            let colon = segment[..end - start]
+                .iter()
+                .rposition(|&byte| byte == b':');
+            let Some(colon) = colon else {
+                return ControlFlow::Continue(());
+            };
+            end = start + colon;
+            colons -= 1;
+        }
+    }
+
+    fn has_depth(self, depth: usize) -> bool {
+        self.present >> depth.min(LAST_DEPTH) & 1 == 1
     }
 }
 
@@ -162,6 +201,29 @@ mod tests {
         assert_eq!(visited(&["/abc"], "/abcd/e"), [""; 0]);
         assert_eq!(visited(&["/abc"], "/abc/e"), ["/abc"]);
         assert_eq!(visited(&[""], "/x"), [""]);
+    }
+
+    #[test]
+    fn a_verb_is_taken_off_where_a_prefix_may_end() {
+        assert_eq!(visited(&["/aa"], "/aa:b"), ["/aa"]);
+        assert_eq!(visited(&["/a:b", "/a"], "/a:b"), ["/a:b", "/a"]);
+        assert_eq!(visited(&["/a:b"], "/a:b:c"), ["/a:b"]);
+        assert_eq!(visited(&["/aaaa:b:c", "/a"], "/a:b:c:d"), ["/a:b:c", "/a"]);
+        assert_eq!(visited(&["/aa"], "/aa:b/c"), [""; 0]);
+        assert_eq!(visited(&["/aa"], "/aa:bcdef/g"), [""; 0]);
+        assert_eq!(visited(&["/a:b"], "/a:b/c:d"), ["/a:b"]);
+        assert_eq!(visited(&["/aaaaaaaaaa"], &"/:".repeat(9)), ["/:"]);
+        assert_eq!(
+            visited(&["/aaaaaaaaaa"], &format!("/a{}", ":".repeat(99))),
+            ["/a"]
+        );
+    }
+
+    #[test]
+    fn more_colons_than_the_mask_holds_are_found() {
+        let many = format!("/a{}", ":".repeat(80));
+        assert_eq!(visited(&[&many], &many)[0], many);
+        assert_eq!(visited(&[&many], &format!("{many}:"))[0], many);
     }
 
     #[test]

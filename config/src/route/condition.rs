@@ -187,8 +187,17 @@ fn path_holds(condition: &PathMatch, path: &str) -> bool {
         PathMatch::Exact(exact) => path == exact,
         PathMatch::Prefix(prefix) => path
             .strip_prefix(prefix.as_str())
-            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/')),
+            .is_some_and(ends_a_segment),
         PathMatch::Regex(regex) => regex.is_match(path),
+    }
+}
+
+/// True when `rest` may follow a prefix: nothing, further segments, or a custom verb such as `:predict`.
+fn ends_a_segment(rest: &str) -> bool {
+    match rest.as_bytes() {
+        [] | [b'/', ..] => true,
+        [b':', verb @ ..] => !verb.contains(&b'/'),
+        _ => false,
     }
 }
 

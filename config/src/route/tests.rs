@@ -279,6 +279,44 @@ fn prefixes_are_whole_segments() {
 }
 
 #[test]
+fn a_prefix_matches_the_custom_verbs_of_its_last_segment() {
+    let table = table(&[
+        "- /v1/models/resnet/*",
+        "- /v1/models/resnet:predict/*",
+        "- /v1/models/*",
+        "- /v1/models/exact:go",
+        "- /v1/models/exact/*",
+    ]);
+    for (path, want) in [
+        ("/v1/models/resnet", 0),
+        ("/v1/models/resnet/versions/2", 0),
+        ("/v1/models/resnet/versions/2:predict", 0),
+        ("/v1/models/resnet:explain", 0),
+        ("/v1/models/resnet:", 0),
+        ("/v1/models/resnet:a:b", 0),
+        ("/v1/models/resnet:predict", 1),
+        ("/v1/models/resnet:predict/x", 1),
+        ("/v1/models/resnet:predict:x", 1),
+        ("/v1/models/resnet:predicts", 0),
+        ("/v1/models/resnet50", 2),
+        ("/v1/models/resnet50:predict", 2),
+        ("/v1/models/resnet%3Apredict", 2),
+        ("/v1/models/resnet:a/b", 2),
+        ("/v1/models/:predict", 2),
+        ("/v1/models:list", 2),
+        ("/v1/models/exact:go", 3),
+        ("/v1/models/exact:goes", 4),
+    ] {
+        assert_eq!(
+            answer(&table, &format!("GET h {path}"), &[]),
+            Ok(want),
+            "{path}"
+        );
+    }
+    assert_eq!(answer(&table, "GET h /v1:go", &[]), Err(vec![]));
+}
+
+#[test]
 fn only_the_method_missed() {
     let table = table(&[
         "- /x m:POST,PUT",

@@ -29,7 +29,10 @@ impl<T: Shape> At<T> {
 
     /// Reads a value.
     pub fn read(node: &Node, path: Path<'_>, reader: &mut Reader<'_>) -> Option<Self> {
-        T::read(node, path, reader).map(|value| Self { value, position: node.position.clone() })
+        T::read(node, path, reader).map(|value| Self {
+            value,
+            position: node.position.clone(),
+        })
     }
 }
 
@@ -46,18 +49,26 @@ impl<T: Shape> Shape for List<T> {
     fn read(node: &Node, path: Path<'_>, reader: &mut Reader<'_>) -> Option<Self> {
         let Value::List(items) = &node.value else {
             let help = match node.scalar() {
-                Some(scalar) => format!("write `[{}]`", scalar.shown()),
-                None => "the items of a list start with `- `".to_owned(),
+                Some(scalar) if !scalar.text.contains('\n') => {
+                    format!("write `[{}]`", scalar.shown())
+                }
+                _ => "the items of a list start with `- `".to_owned(),
             };
             reader.wrong_type(node, path, "a list", &help);
             return None;
         };
         let read = |(index, item): (usize, &Node)| {
-            let name = item.get("name").and_then(Node::scalar).map(|scalar| scalar.text.as_str());
+            let name = item
+                .get("name")
+                .and_then(Node::scalar)
+                .map(|scalar| scalar.text.as_str());
             At::read(item, path.item(index, name), reader)
         };
         let read: Vec<At<T>> = items.iter().enumerate().filter_map(read).collect();
-        Some(Self { incomplete: read.len() < items.len(), items: read })
+        Some(Self {
+            incomplete: read.len() < items.len(),
+            items: read,
+        })
     }
 
     fn schema(book: &mut Book) -> Json {
@@ -73,7 +84,9 @@ impl<T: Shape> Shape for OneOrMany<T> {
     fn read(node: &Node, path: Path<'_>, reader: &mut Reader<'_>) -> Option<Self> {
         match node.value {
             Value::List(_) => List::read(node, path, reader).map(|list| Self(list.items)),
-            Value::Map(_) | Value::Scalar(_) => At::read(node, path, reader).map(|one| Self(vec![one])),
+            Value::Map(_) | Value::Scalar(_) => {
+                At::read(node, path, reader).map(|one| Self(vec![one]))
+            }
         }
     }
 
@@ -90,7 +103,11 @@ impl<T: Shape> Shape for OrNone<T> {
     const READS_NULL: bool = true;
 
     fn read(node: &Node, path: Path<'_>, reader: &mut Reader<'_>) -> Option<Self> {
-        if node.is_null() || node.scalar().is_some_and(|scalar| scalar.kind == Kind::Text && scalar.text == "none") {
+        if node.is_null()
+            || node
+                .scalar()
+                .is_some_and(|scalar| scalar.kind == Kind::Text && scalar.text == "none")
+        {
             return Some(Self(None));
         }
         T::read(node, path, reader).map(|value| Self(Some(value)))
@@ -135,7 +152,13 @@ impl<K: Key, V: Shape> Shape for Dictionary<K, V> {
             };
             if !seen.insert(key.clone()) {
                 let message = format!("{} is written twice", quoted(&entry.key));
-                reader.refuse(Code::DuplicateKey, &entry.position, path, message, "upper and lower case are the same");
+                reader.refuse(
+                    Code::DuplicateKey,
+                    &entry.position,
+                    path,
+                    message,
+                    "upper and lower case are the same",
+                );
                 continue;
             }
             if entry.value.is_null() && !V::READS_NULL {

@@ -34,11 +34,17 @@ impl Shape for HostRule {
     fn read(node: &Node, path: Path<'_>, reader: &mut Reader<'_>) -> Option<Self> {
         let scalar = reader.scalar(node, path, "a host")?;
         if scalar.text == "*" {
-            reader.bad_value(node, path, "a host", "leave `hosts` out to match every host");
+            reader.bad_value(
+                node,
+                path,
+                "a host",
+                "leave `hosts` out to match every host",
+            );
             return None;
         }
         if let Some(suffix) = scalar.text.strip_prefix("*.") {
-            return host(suffix, node, path, reader).map(|host| Self(HostPattern::Suffix(format!(".{host}"))));
+            return host(suffix, node, path, reader)
+                .map(|host| Self(HostPattern::Suffix(format!(".{host}"))));
         }
         host(&scalar.text, node, path, reader).map(|host| Self(HostPattern::Exact(host)))
     }
@@ -71,7 +77,10 @@ fn host(text: &str, node: &Node, path: Path<'_>, reader: &mut Reader<'_>) -> Opt
         "`*` is only allowed in front, as in `*.example.com`"
     } else if text.parse::<std::net::Ipv6Addr>().is_ok() {
         "an IPv6 address is written in brackets, as in `[::1]`"
-    } else if text.rsplit_once(':').is_some_and(|(host, _)| !text.starts_with('[') || host.ends_with(']')) {
+    } else if text
+        .rsplit_once(':')
+        .is_some_and(|(host, _)| !text.starts_with('[') || host.ends_with(']'))
+    {
         "leave the port out"
     } else {
         match canonical_host(text) {
@@ -97,7 +106,13 @@ impl Shape for PathText {
             Ok(text) => Some(Self(text)),
             Err(why) => {
                 let message = format!("{} is not a path: {why}", quoted(scalar.shown()));
-                reader.refuse(Code::BadPath, &node.position, path, message, "for example `/v1/models`");
+                reader.refuse(
+                    Code::BadPath,
+                    &node.position,
+                    path,
+                    message,
+                    "for example `/v1/models`",
+                );
                 None
             }
         }
@@ -113,12 +128,22 @@ fn canonical(text: &str) -> Result<String, String> {
     if text.contains("//") {
         return Err("`//` is merged in requests".to_owned());
     }
-    let dots = |segment: &str| matches!(segment.to_ascii_lowercase().replace("%2e", ".").as_str(), "." | "..");
+    let dots = |segment: &str| {
+        matches!(
+            segment.to_ascii_lowercase().replace("%2e", ".").as_str(),
+            "." | ".."
+        )
+    };
     if text.split('/').any(dots) {
         return Err("`.` and `..` are resolved in requests".to_owned());
     }
-    let options = PathOptions { encoded_slash: EncodedSlash::Keep, merge_slashes: false };
-    canonical_path(text, options).map(std::borrow::Cow::into_owned).map_err(|error| error.to_string())
+    let options = PathOptions {
+        encoded_slash: EncodedSlash::Keep,
+        merge_slashes: false,
+    };
+    canonical_path(text, options)
+        .map(std::borrow::Cow::into_owned)
+        .map_err(|error| error.to_string())
 }
 
 /// What a path becomes: absolute, without a query.
@@ -131,9 +156,16 @@ pub struct RewriteHost(pub HeaderValue);
 impl Shape for RewriteHost {
     fn read(node: &Node, path: Path<'_>, reader: &mut Reader<'_>) -> Option<Self> {
         let scalar = reader.scalar(node, path, "a host")?;
-        let value = canonical_host(&scalar.text).ok().and_then(|_| HeaderValue::from_str(&scalar.text).ok());
+        let value = canonical_host(&scalar.text)
+            .ok()
+            .and_then(|_| HeaderValue::from_str(&scalar.text).ok());
         if value.is_none() {
-            reader.bad_value(node, path, "a host", "for example `models.internal` or `models.internal:8080`");
+            reader.bad_value(
+                node,
+                path,
+                "a host",
+                "for example `models.internal` or `models.internal:8080`",
+            );
         }
         value.map(Self)
     }
@@ -148,9 +180,16 @@ impl Shape for Method {
         let scalar = reader.scalar(node, path, "a method")?;
         let method = Self::from_bytes(scalar.text.as_bytes()).ok();
         let help = match method {
-            Some(Self::CONNECT | Self::TRACE) => "CONNECT and TRACE are always answered 405".to_owned(),
-            Some(method) if !scalar.text.bytes().any(|byte| byte.is_ascii_lowercase()) => return Some(method),
-            Some(_) => format!("methods are upper case: `{}`", scalar.text.to_ascii_uppercase()),
+            Some(Self::CONNECT | Self::TRACE) => {
+                "CONNECT and TRACE are always answered 405".to_owned()
+            }
+            Some(method) if !scalar.text.bytes().any(|byte| byte.is_ascii_lowercase()) => {
+                return Some(method);
+            }
+            Some(_) => format!(
+                "methods are upper case: `{}`",
+                scalar.text.to_ascii_uppercase()
+            ),
             None => "for example `GET`".to_owned(),
         };
         reader.bad_value(node, path, "a method that can be routed", &help);
@@ -171,7 +210,11 @@ impl Key for MatchHeader {
         let name = header_name(text)?;
         if name == http::header::HOST {
             let help = "HTTP/2 sends no such header; use `hosts`";
-            return Err((Code::ReservedHeader, "`host` cannot be matched as a header".to_owned(), help.to_owned()));
+            return Err((
+                Code::ReservedHeader,
+                "`host` cannot be matched as a header".to_owned(),
+                help.to_owned(),
+            ));
         }
         Ok(Self(name))
     }
@@ -187,10 +230,16 @@ impl Key for EditableHeader {
         let help = match name.as_str() {
             "host" => "use `rewrite: {host: …}`",
             name if RESERVED.contains(&name) => "the proxy writes it itself, for each connection",
-            name if name.starts_with("x-forebay-") => "headers that start with `x-forebay-` belong to the proxy",
+            name if name.starts_with("x-forebay-") => {
+                "headers that start with `x-forebay-` belong to the proxy"
+            }
             _ => return Ok(Self(name)),
         };
-        Err((Code::ReservedHeader, format!("the header `{name}` cannot be edited"), help.to_owned()))
+        Err((
+            Code::ReservedHeader,
+            format!("the header `{name}` cannot be edited"),
+            help.to_owned(),
+        ))
     }
 }
 
@@ -227,7 +276,12 @@ impl Shape for HeaderText {
         let scalar = reader.scalar(node, path, "the value of a header")?;
         let value = HeaderValue::from_str(&scalar.text).ok();
         if value.is_none() {
-            reader.bad_value(node, path, "the value of a header", "visible ASCII characters and spaces in one line");
+            reader.bad_value(
+                node,
+                path,
+                "the value of a header",
+                "visible ASCII characters and spaces in one line",
+            );
         }
         value.map(Self)
     }
@@ -244,10 +298,16 @@ pub struct CookieName(pub String);
 impl Key for CookieName {
     fn parse(text: &str) -> Result<Self, (Code, String, String)> {
         // A cookie's name is a token, just as a method is (RFC 6265 §4.1.1).
-        Method::from_bytes(text.as_bytes()).map(|_| Self(text.to_owned())).map_err(|_| {
-            let message = format!("{} is not the name of a cookie", quoted(text));
-            (Code::BadValue, message, "letters, digits, `-` and `_`".to_owned())
-        })
+        Method::from_bytes(text.as_bytes())
+            .map(|_| Self(text.to_owned()))
+            .map_err(|_| {
+                let message = format!("{} is not the name of a cookie", quoted(text));
+                (
+                    Code::BadValue,
+                    message,
+                    "letters, digits, `-` and `_`".to_owned(),
+                )
+            })
     }
 }
 
@@ -282,17 +342,29 @@ impl Shape for Pattern {
         let scalar = reader.scalar(node, path, "a regular expression")?;
         let build = |text: &str| RegexBuilder::new(text).size_limit(REGEX_SIZE).build();
         // Alone first: `a)|(b` would only compile, and mean something else, inside the anchors.
-        let built = build(&scalar.text).and_then(|free| Ok((free, build(&format!("^(?:{})$", scalar.text))?)));
+        let built = build(&scalar.text)
+            .and_then(|free| Ok((free, build(&format!("^(?:{})$", scalar.text))?)));
         match built {
             Ok((free, anchored)) => Some(Self { anchored, free }),
             Err(regex::Error::CompiledTooBig(limit)) => {
                 let message = format!("the regular expression takes more than {limit} bytes");
-                reader.refuse(Code::BadRegex, &node.position, path, message, "use smaller counts in `{m,n}`");
+                reader.refuse(
+                    Code::BadRegex,
+                    &node.position,
+                    path,
+                    message,
+                    "use smaller counts in `{m,n}`",
+                );
                 None
             }
             Err(error) => {
                 let text = error.to_string();
-                let why = text.lines().last().unwrap_or_default().trim().trim_start_matches("error: ");
+                let why = text
+                    .lines()
+                    .last()
+                    .unwrap_or_default()
+                    .trim()
+                    .trim_start_matches("error: ");
                 let shown = quoted(scalar.shown());
                 let message = format!("{shown} is not a regular expression: {why}");
                 reader.refuse(Code::BadRegex, &node.position, path, message, "");
@@ -312,7 +384,9 @@ pub struct PlainText(pub String);
 
 impl Shape for PlainText {
     fn read(node: &Node, path: Path<'_>, reader: &mut Reader<'_>) -> Option<Self> {
-        reader.scalar(node, path, "a string").map(|scalar| Self(scalar.text.clone()))
+        reader
+            .scalar(node, path, "a string")
+            .map(|scalar| Self(scalar.text.clone()))
     }
 
     fn schema(_book: &mut Book) -> Value {
@@ -349,10 +423,19 @@ impl RedirectStatus {
 impl Shape for RedirectStatus {
     fn read(node: &Node, path: Path<'_>, reader: &mut Reader<'_>) -> Option<Self> {
         let scalar = reader.scalar(node, path, "the status of a redirect")?;
-        let number = scalar.text.parse().ok().filter(|number| Self::ALL.contains(number));
+        let number = scalar
+            .text
+            .parse()
+            .ok()
+            .filter(|number| Self::ALL.contains(number));
         let status = number.and_then(|number| StatusCode::from_u16(number).ok());
         if status.is_none() {
-            reader.bad_value(node, path, "the status of a redirect", "one of 301, 302, 303, 307 and 308");
+            reader.bad_value(
+                node,
+                path,
+                "the status of a redirect",
+                "one of 301, 302, 303, 307 and 308",
+            );
         }
         status.map(Self)
     }

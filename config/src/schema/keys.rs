@@ -5,10 +5,10 @@ use ipnet::IpNet;
 
 use super::section::section;
 use super::{
-    BalanceShape, BodyText, Bytes, CookieName, Cutover, Dictionary, EditableHeader, EndpointShape, FilePath,
-    FormatShape, HeaderText, HostName, HostPort, HostRule, List, ListenAddress, MatchHeader, Name, OneOrMany, OrNone,
-    PathText, Pattern, Period, PlainText, Priority, RedirectStatus, RewriteHost, RewritePath, Scheme, Share,
-    TargetShape, Token, ValueShape, Whole,
+    BalanceShape, BodyText, Bytes, CookieName, Cutover, Dictionary, EditableHeader, EndpointShape,
+    FilePath, FormatShape, HeaderText, HostName, HostPort, HostRule, List, ListenAddress,
+    MatchHeader, Name, OneOrMany, OrNone, PathText, Pattern, Period, PlainText, Priority,
+    RedirectStatus, RewriteHost, RewritePath, Scheme, Share, TargetShape, Token, ValueShape, Whole,
 };
 use crate::model::{EncodedSlash, ListenerProtocol, ServerKind, UpstreamProtocol};
 
@@ -235,7 +235,7 @@ section! {
     PathMatchKeys {
         /// The whole path.
         "exact" exact: PathText,
-        /// Whole segments at the start of the path.
+        /// Whole segments at the start of the path; a custom verb such as `:predict` may be behind the last of them.
         "prefix" prefix: PathText,
         /// A regular expression that matches the whole path.
         "regex" regex: Pattern,
@@ -323,7 +323,7 @@ section! {
 section! {
     /// Edits of path and host before forwarding; at most one of `prefix`, `path` and `regex`.
     RewriteKeys {
-        /// The matched prefix becomes this.
+        /// The matched prefix becomes this; a custom verb stays behind it.
         "prefix" prefix: RewritePath,
         /// The whole path becomes this; the query is kept.
         "path" path: RewritePath,

@@ -26,8 +26,17 @@ impl Shape for Name {
         let scalar = reader.scalar(node, path, "a name")?;
         let legal = |c: char| c.is_ascii_alphanumeric() || "-_./:".contains(c);
         let text = &scalar.text;
-        if text.is_empty() || text.len() > NAME_MAX || !text.chars().all(legal) || scalar.kind == Kind::Bool {
-            reader.bad_value(node, path, "a name", "a name has 1 to 253 letters, digits and `-` `_` `.` `/` `:`");
+        if text.is_empty()
+            || text.len() > NAME_MAX
+            || !text.chars().all(legal)
+            || scalar.kind == Kind::Bool
+        {
+            reader.bad_value(
+                node,
+                path,
+                "a name",
+                "a name has 1 to 253 letters, digits and `-` `_` `.` `/` `:`",
+            );
             return None;
         }
         Some(Self(text.clone()))
@@ -44,11 +53,19 @@ impl Shape for Name {
 impl Shape for bool {
     fn read(node: &Node, path: Path<'_>, reader: &mut Reader<'_>) -> Option<Self> {
         let scalar = reader.scalar(node, path, "`true` or `false`")?;
-        match (scalar.text.to_ascii_lowercase().as_str(), typed(scalar, &[Kind::Bool])) {
+        match (
+            scalar.text.to_ascii_lowercase().as_str(),
+            typed(scalar, &[Kind::Bool]),
+        ) {
             ("true", true) => Some(true),
             ("false", true) => Some(false),
             _ => {
-                reader.wrong_type(node, path, "`true` or `false`", "without quotes; `yes` and `on` are strings");
+                reader.wrong_type(
+                    node,
+                    path,
+                    "`true` or `false`",
+                    "without quotes; `yes` and `on` are strings",
+                );
                 None
             }
         }
@@ -100,7 +117,12 @@ fn whole(node: &Node, path: Path<'_>, reader: &mut Reader<'_>) -> Option<i128> {
     let plain = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
     let number = plain.then(|| scalar.text.parse().ok()).flatten();
     if number.is_none() || !typed(scalar, &[Kind::Integer, Kind::Float]) {
-        reader.wrong_type(node, path, "a whole number", "write the digits alone, without quotes and unit");
+        reader.wrong_type(
+            node,
+            path,
+            "a whole number",
+            "write the digits alone, without quotes and unit",
+        );
         return None;
     }
     number
@@ -226,7 +248,12 @@ impl Shape for FilePath {
     fn read(node: &Node, path: Path<'_>, reader: &mut Reader<'_>) -> Option<Self> {
         let scalar = reader.scalar(node, path, "the path of a file")?;
         if scalar.text.is_empty() || scalar.text.contains('\0') || !typed(scalar, &[Kind::Text]) {
-            reader.bad_value(node, path, "the path of a file", "for example `tls/server.crt`, relative to this file");
+            reader.bad_value(
+                node,
+                path,
+                "the path of a file",
+                "for example `tls/server.crt`, relative to this file",
+            );
             return None;
         }
         Some(Self(reader.directory(&node.position).join(&scalar.text)))
@@ -247,7 +274,13 @@ impl Shape for Token {
         let legal = |scalar: &&Scalar| scalar.text.bytes().all(|byte| byte.is_ascii_graphic());
         let Some(scalar) = scalar.filter(legal) else {
             let message = "expected a token of visible ASCII characters";
-            reader.refuse(Code::BadValue, &node.position, path, message, "for example `${env:FOREBAY_TOKEN}`");
+            reader.refuse(
+                Code::BadValue,
+                &node.position,
+                path,
+                message,
+                "for example `${env:FOREBAY_TOKEN}`",
+            );
             return None;
         };
         Some(Self(Secret(scalar.text.clone())))
@@ -261,9 +294,18 @@ impl Shape for Token {
 impl Shape for IpNet {
     fn read(node: &Node, path: Path<'_>, reader: &mut Reader<'_>) -> Option<Self> {
         let scalar = reader.scalar(node, path, "an address block")?;
-        let net = scalar.text.parse().ok().or_else(|| scalar.text.parse::<IpAddr>().ok().map(Self::from));
+        let net = scalar
+            .text
+            .parse()
+            .ok()
+            .or_else(|| scalar.text.parse::<IpAddr>().ok().map(Self::from));
         if net.is_none() {
-            reader.bad_value(node, path, "an address block", "for example `10.0.0.0/8`, `fd00::/8` or `192.0.2.7`");
+            reader.bad_value(
+                node,
+                path,
+                "an address block",
+                "for example `10.0.0.0/8`, `fd00::/8` or `192.0.2.7`",
+            );
         }
         net.map(|net: Self| net.trunc())
     }

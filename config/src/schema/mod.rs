@@ -15,12 +15,14 @@ mod special;
 pub use self::collection::{At, Dictionary, Key, List, OneOrMany, OrNone};
 pub use self::describe::{Book, json_schema};
 pub use self::http::{
-    BodyText, CookieName, EditableHeader, HeaderText, HostName, HostRule, MatchHeader, PathText, Pattern, PlainText,
-    RedirectStatus, RewriteHost, RewritePath, Scheme,
+    BodyText, CookieName, EditableHeader, HeaderText, HostName, HostRule, MatchHeader, PathText,
+    Pattern, PlainText, RedirectStatus, RewriteHost, RewritePath, Scheme,
 };
 pub use self::leaf::{Bytes, Cutover, FilePath, Name, Period, Priority, Share, Token, Whole};
 pub use self::reader::{Path, Reader};
-pub use self::special::{BalanceShape, EndpointShape, FormatShape, HostPort, ListenAddress, TargetShape, ValueShape};
+pub use self::special::{
+    BalanceShape, EndpointShape, FormatShape, HostPort, ListenAddress, TargetShape, ValueShape,
+};
 
 use serde_json::Value;
 

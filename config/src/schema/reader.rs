@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 
-use crate::diagnostic::{Code, Diagnostic, did_you_mean, quoted};
+use crate::diagnostic::{Code, Diagnostic, Severity, did_you_mean, quoted};
 use crate::load::SourceFile;
 use crate::model::Position;
 use crate::node::{Entry, Kind, Node, Scalar, Value};
@@ -25,16 +25,25 @@ enum Step<'a> {
 
 impl<'a> Path<'a> {
     /// The top of the file.
-    pub const ROOT: Path<'static> = Path { parent: None, step: Step::Root };
+    pub const ROOT: Path<'static> = Path {
+        parent: None,
+        step: Step::Root,
+    };
 
     /// Returns the path of a key of this map.
     pub fn key(&'a self, key: &'a str) -> Path<'a> {
-        Path { parent: Some(self), step: Step::Key(key) }
+        Path {
+            parent: Some(self),
+            step: Step::Key(key),
+        }
     }
 
     /// Returns the path of an item of this list; `name` is shown behind the index.
     pub fn item(&'a self, index: usize, name: Option<&'a str>) -> Path<'a> {
-        Path { parent: Some(self), step: Step::Item(index, name) }
+        Path {
+            parent: Some(self),
+            step: Step::Item(index, name),
+        }
     }
 
     /// Writes what leads a message: the path and `: `, or nothing at the top of the file.
@@ -54,7 +63,14 @@ impl fmt::Display for Path<'_> {
         match self.step {
             Step::Root => Ok(()),
             Step::Key(key) => {
-                let dot = if self.parent.is_some_and(|parent| !matches!(parent.step, Step::Root)) { "." } else { "" };
+                let dot = if self
+                    .parent
+                    .is_some_and(|parent| !matches!(parent.step, Step::Root))
+                {
+                    "."
+                } else {
+                    ""
+                };
                 write!(f, "{dot}{key}")
             }
             Step::Item(index, None) => write!(f, "[{index}]"),
@@ -63,13 +79,13 @@ impl fmt::Display for Path<'_> {
     }
 }
 
-/// Collects problems while nodes are read. One place is reported once per code: the same default is read for every
-/// route.
+/// Collects problems while nodes are read. The same message about the same place is kept once: a default is
+/// read for every route.
 #[derive(Debug)]
 pub struct Reader<'a> {
     directories: HashMap<Arc<str>, &'a std::path::Path>,
     findings: Vec<Diagnostic>,
-    seen: HashSet<(Position, Code)>,
+    seen: HashSet<(Position, Code, String)>,
     failures: usize,
     partial: bool,
 }
@@ -78,7 +94,10 @@ impl<'a> Reader<'a> {
     /// Makes a reader of `files`.
     pub fn new(files: &'a [SourceFile]) -> Self {
         Self {
-            directories: files.iter().map(|file| (Arc::clone(&file.name), file.directory.as_path())).collect(),
+            directories: files
+                .iter()
+                .map(|file| (Arc::clone(&file.name), file.directory.as_path()))
+                .collect(),
             findings: Vec::new(),
             seen: HashSet::new(),
             failures: 0,
@@ -88,18 +107,42 @@ impl<'a> Reader<'a> {
 
     /// Reports a finding.
     pub fn report(&mut self, finding: Diagnostic) {
-        if finding.code.severity() == crate::diagnostic::Severity::Error {
-            self.failures += 1;
-        }
-        if self.seen.insert((finding.position.clone(), finding.code)) {
-            self.findings.push(finding);
-        }
+        let text = finding.message.clone();
+        self.keep(finding, text);
     }
 
     /// Reports an error; `message` follows the path of the value.
-    pub fn refuse(&mut self, code: Code, position: &Position, path: Path<'_>, message: impl fmt::Display, help: &str) {
-        let finding = Diagnostic::new(code, position, format!("{}{message}", path.lead()));
-        self.report(if help.is_empty() { finding } else { finding.help(help) });
+    pub fn refuse(
+        &mut self,
+        code: Code,
+        position: &Position,
+        path: Path<'_>,
+        message: impl fmt::Display,
+        help: &str,
+    ) {
+        let text = message.to_string();
+        let finding = Diagnostic::new(code, position, format!("{}{text}", path.lead()));
+        self.keep(
+            if help.is_empty() {
+                finding
+            } else {
+                finding.help(help)
+            },
+            text,
+        );
+    }
+
+    /// Keeps a finding unless `text`, its message without the path, was reported about this place.
+    fn keep(&mut self, finding: Diagnostic, text: String) {
+        if finding.code.severity() == Severity::Error {
+            self.failures += 1;
+        }
+        if self
+            .seen
+            .insert((finding.position.clone(), finding.code, text))
+        {
+            self.findings.push(finding);
+        }
     }
 
     /// Reports a value that cannot be read as what its key wants.
@@ -119,14 +162,24 @@ impl<'a> Reader<'a> {
         match &node.value {
             Value::Map(entries) => Some(entries),
             Value::List(_) | Value::Scalar(_) => {
-                self.wrong_type(node, path, "a map", "a map is written as `key: value` lines or `{key: value}`");
+                self.wrong_type(
+                    node,
+                    path,
+                    "a map",
+                    "a map is written as `key: value` lines or `{key: value}`",
+                );
                 None
             }
         }
     }
 
     /// Returns a scalar that is not `null`, or reports what is there instead.
-    pub fn scalar<'n>(&mut self, node: &'n Node, path: Path<'_>, wanted: &str) -> Option<&'n Scalar> {
+    pub fn scalar<'n>(
+        &mut self,
+        node: &'n Node,
+        path: Path<'_>,
+        wanted: &str,
+    ) -> Option<&'n Scalar> {
         match &node.value {
             Value::Scalar(scalar) if scalar.kind != Kind::Null => Some(scalar),
             Value::Scalar(_) | Value::Map(_) | Value::List(_) => {
@@ -154,20 +207,39 @@ impl<'a> Reader<'a> {
             Some(near) => format!("did you mean `{near}`?"),
             None => format!("the keys here are {}", listed(keys)),
         };
-        self.refuse(Code::UnknownKey, &entry.position, path, format!("unknown key {}", quoted(&entry.key)), &help);
+        self.refuse(
+            Code::UnknownKey,
+            &entry.position,
+            path,
+            format!("unknown key {}", quoted(&entry.key)),
+            &help,
+        );
         near
     }
 
     /// Reports something that is known and not built yet.
     pub fn not_built(&mut self, position: &Position, path: Path<'_>, what: &str) {
-        let message = format!("`{what}` is not built yet: this version of forebay does not have the feature");
-        self.refuse(Code::NotBuilt, position, path, message, "remove it, or wait for a version that has it");
+        let message =
+            format!("`{what}` is not built yet: this version of forebay does not have the feature");
+        self.refuse(
+            Code::NotBuilt,
+            position,
+            path,
+            message,
+            "remove it, or wait for a version that has it",
+        );
     }
 
     /// Reports a key that must be there.
     pub fn missing(&mut self, position: &Position, path: Path<'_>, key: &str) {
         if !self.partial {
-            self.refuse(Code::MissingKey, position, path, format!("the key `{key}` is missing"), "");
+            self.refuse(
+                Code::MissingKey,
+                position,
+                path,
+                format!("the key `{key}` is missing"),
+                "",
+            );
         }
     }
 
@@ -186,7 +258,10 @@ impl<'a> Reader<'a> {
 
     /// Returns the directory of the file that holds `position`.
     pub fn directory(&self, position: &Position) -> &std::path::Path {
-        self.directories.get(&position.file).copied().unwrap_or(std::path::Path::new(""))
+        self.directories
+            .get(&position.file)
+            .copied()
+            .unwrap_or(std::path::Path::new(""))
     }
 
     /// Ends reading; returns the findings in the order they were met.
@@ -197,5 +272,8 @@ impl<'a> Reader<'a> {
 
 /// Writes keys for a message.
 pub(super) fn listed(keys: &[&str]) -> String {
-    keys.iter().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", ")
+    keys.iter()
+        .map(|key| format!("`{key}`"))
+        .collect::<Vec<_>>()
+        .join(", ")
 }

@@ -140,7 +140,11 @@ pub(super) fn unknown_word(
 
 /// Describes one key: its shape with a description; `null` is allowed where the key may be left out.
 pub(super) fn property(schema: Value, description: &str, required: bool) -> Value {
-    let schema = if required { schema } else { json!({ "anyOf": [schema, { "type": "null" }] }) };
+    let schema = if required {
+        schema
+    } else {
+        json!({ "anyOf": [schema, { "type": "null" }] })
+    };
     let mut property = json!({ "description": description });
     if let (Value::Object(fields), Value::Object(schema)) = (&mut property, schema) {
         fields.extend(schema.into_iter().filter(|(key, _)| key != "description"));

@@ -23,9 +23,13 @@ impl Shape for ListenAddress {
         let text = scalar.text.as_str();
         let help = match text.parse() {
             Ok(address) => return Some(Self(address)),
-            Err(_) if text.parse::<u16>().is_ok() => format!("an address and a port: `0.0.0.0:{text}`?"),
+            Err(_) if text.parse::<u16>().is_ok() => {
+                format!("an address and a port: `0.0.0.0:{text}`?")
+            }
             Err(_) if text.starts_with(':') => format!("an address and a port: `0.0.0.0{text}`?"),
-            Err(_) if text.starts_with("localhost:") => "an IP address: `127.0.0.1` instead of `localhost`?".to_owned(),
+            Err(_) if text.starts_with("localhost:") => {
+                "an IP address: `127.0.0.1` instead of `localhost`?".to_owned()
+            }
             Err(_) => "an IP address and a port, as in `0.0.0.0:8080` or `[::]:8080`".to_owned(),
         };
         reader.bad_value(node, path, "an address to listen on", &help);
@@ -52,12 +56,23 @@ impl Shape for HostPort {
         let text = scalar.text.as_str();
         let help = match host_port(text) {
             Some(endpoint) => return Some(endpoint),
-            None if text.starts_with("https://") => "drop the scheme and give the cluster `tls: {}`".to_owned(),
-            None if text.contains("://") => "drop the scheme; TLS is switched on with `tls: {}` in the cluster".to_owned(),
-            None if text.contains('/') => "drop the path; a route's `rewrite` changes paths".to_owned(),
-            None if text.parse::<std::net::Ipv6Addr>().is_ok() => format!("brackets and a port: `[{text}]:8080`?"),
+            None if text.starts_with("https://") => {
+                "drop the scheme and give the cluster `tls: {}`".to_owned()
+            }
+            None if text.contains("://") => {
+                "drop the scheme; TLS is switched on with `tls: {}` in the cluster".to_owned()
+            }
+            None if text.contains('/') => {
+                "drop the path; a route's `rewrite` changes paths".to_owned()
+            }
+            None if text.parse::<std::net::Ipv6Addr>().is_ok() => {
+                format!("brackets and a port: `[{text}]:8080`?")
+            }
             None if !text.contains(':') => format!("the port is missing: `{text}:8080`?"),
-            None => "a host and a port, as in `10.0.0.1:8080`, `models.internal:80` or `[fd00::1]:8080`".to_owned(),
+            None => {
+                "a host and a port, as in `10.0.0.1:8080`, `models.internal:80` or `[fd00::1]:8080`"
+                    .to_owned()
+            }
         };
         reader.bad_value(node, path, "an endpoint", &help);
         None
@@ -70,12 +85,18 @@ impl Shape for HostPort {
 
 fn host_port(text: &str) -> Option<HostPort> {
     let (host, port) = text.rsplit_once(':')?;
-    let port: u16 = port.parse().ok().filter(|number| *number > 0 && port.bytes().all(|byte| byte.is_ascii_digit()))?;
+    let port: u16 = port
+        .parse()
+        .ok()
+        .filter(|number| *number > 0 && port.bytes().all(|byte| byte.is_ascii_digit()))?;
     if host.contains(':') && !host.starts_with('[') {
         return None;
     }
     let host = canonical_host(host).ok()?.into_owned();
-    let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+    let host = host
+        .trim_start_matches('[')
+        .trim_end_matches(']')
+        .to_owned();
     Some(HostPort { host, port })
 }
 
@@ -90,7 +111,14 @@ impl Shape for EndpointShape {
         }
         let address = At::read(node, path, reader)?;
         let position = node.position.clone();
-        Some(Self(EndpointKeys { position, broken: false, top_broken: false, address: Some(address), weight: None, labels: None }))
+        Some(Self(EndpointKeys {
+            position,
+            broken: false,
+            top_broken: false,
+            address: Some(address),
+            weight: None,
+            labels: None,
+        }))
     }
 
     fn schema(book: &mut Book) -> Json {
@@ -108,16 +136,33 @@ impl Shape for ValueShape {
             if !matches!(scalar.kind, Kind::Bool | Kind::Null) {
                 return Some(Self(ValueMatch::Exact(scalar.text.clone())));
             }
-            let help = format!("`\"{0}\"` compares the text; `{{present: {0}}}` asks whether it is there", scalar.text);
+            let help = format!(
+                "`\"{0}\"` compares the text; `{{present: {0}}}` asks whether it is there",
+                scalar.text
+            );
             reader.wrong_type(node, path, "a string, a number or a map", &help);
             return None;
         }
         let keys = ValueKeys::read(node, path, reader)?;
         let mut found: Vec<ValueMatch> = Vec::new();
-        found.extend(keys.regex.map(|regex| ValueMatch::Regex(regex.value.anchored)));
-        found.extend(keys.present.map(|present| ValueMatch::Present(present.value)));
+        found.extend(
+            keys.regex
+                .map(|regex| ValueMatch::Regex(regex.value.anchored)),
+        );
+        found.extend(
+            keys.present
+                .map(|present| ValueMatch::Present(present.value)),
+        );
         found.extend(keys.not.map(|not| ValueMatch::Not(not.value.0)));
-        found.extend(keys.any.map(|any| ValueMatch::In(any.value.items.into_iter().map(|item| item.value.0).collect())));
+        found.extend(keys.any.map(|any| {
+            ValueMatch::In(
+                any.value
+                    .items
+                    .into_iter()
+                    .map(|item| item.value.0)
+                    .collect(),
+            )
+        }));
         match (found.len(), keys.broken) {
             (1, false) => {}
             (_, true) => return None,
@@ -129,7 +174,13 @@ impl Shape for ValueShape {
         }
         let found = found.pop()?;
         if matches!(&found, ValueMatch::In(values) if values.is_empty()) {
-            reader.refuse(Code::BadValue, &node.position, path, "`in` is empty, so nothing matches", "");
+            reader.refuse(
+                Code::BadValue,
+                &node.position,
+                path,
+                "`in` is empty, so nothing matches",
+                "",
+            );
             return None;
         }
         Some(Self(found))
@@ -186,7 +237,12 @@ impl Shape for TargetShape {
             "stdout" => LogTarget::Stdout,
             "stderr" => LogTarget::Stderr,
             "" => {
-                reader.bad_value(node, path, "the path of a file", "`stdout`, `stderr` or for example `access.log`");
+                reader.bad_value(
+                    node,
+                    path,
+                    "the path of a file",
+                    "`stdout`, `stderr` or for example `access.log`",
+                );
                 return None;
             }
             file => LogTarget::File(reader.directory(&node.position).join(FsPath::new(file))),
@@ -211,7 +267,8 @@ impl Shape for FormatShape {
         match envoy_format(&scalar.text) {
             Ok(()) => Some(Self(LogFormat::Envoy(scalar.text.clone()))),
             Err(why) => {
-                let help = format!("{why}; `json`, or a string such as `%REQ(:METHOD)% %RESPONSE_CODE%`");
+                let help =
+                    format!("{why}; `json`, or a string such as `%REQ(:METHOD)% %RESPONSE_CODE%`");
                 reader.bad_value(node, path, "a format", &help);
                 None
             }
@@ -233,19 +290,31 @@ fn envoy_format(text: &str) -> Result<(), &'static str> {
             rest = after;
             continue;
         }
-        let name = after.bytes().take_while(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || *b == b'_').count();
+        let name = after
+            .bytes()
+            .take_while(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || *b == b'_')
+            .count();
         if name == 0 {
             return Err("a command behind a `%` starts with upper-case letters");
         }
         let mut tail = &after[name..];
         if let Some(arguments) = tail.strip_prefix('(') {
-            tail = arguments.split_once(')').ok_or("a bracket is not closed")?.1;
+            tail = arguments
+                .split_once(')')
+                .ok_or("a bracket is not closed")?
+                .1;
         }
         if let Some(length) = tail.strip_prefix(':') {
             tail = length.trim_start_matches(|c: char| c.is_ascii_digit());
         }
-        rest = tail.strip_prefix('%').ok_or("a command is not closed by `%`")?;
+        rest = tail
+            .strip_prefix('%')
+            .ok_or("a command is not closed by `%`")?;
         commands += 1;
     }
-    if commands == 0 { Err("it has no command") } else { Ok(()) }
+    if commands == 0 {
+        Err("it has no command")
+    } else {
+        Ok(())
+    }
 }

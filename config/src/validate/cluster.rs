@@ -6,94 +6,165 @@ use std::time::Duration;
 use super::listener::unpaired;
 use crate::diagnostic::{Code, Diagnostic};
 use crate::model::{
-    Balance, Breaker, ClientTls, Cluster, Discover, EndpointConfig, HashKey, Keepalive, ServerKind, UpstreamProtocol,
+    Balance, Breaker, ClientTls, Cluster, Discover, EndpointConfig, HashKey, Keepalive, ServerKind,
+    UpstreamProtocol,
 };
-use crate::schema::keys::{BalanceKeys, BreakerKeys, ClientTlsKeys, ClusterKeys, DiscoverKeys, KeepaliveKeys};
+use crate::schema::keys::{
+    BalanceKeys, BreakerKeys, ClientTlsKeys, ClusterKeys, DiscoverKeys, KeepaliveKeys,
+};
 use crate::schema::{At, BalanceShape, Dictionary, EndpointShape, List, Path, PlainText, Reader};
 
-pub(super) fn cluster(keys: &ClusterKeys, path: Path<'_>, reader: &mut Reader<'_>) -> Option<Cluster> {
+pub(super) fn cluster(
+    keys: &ClusterKeys,
+    path: Path<'_>,
+    reader: &mut Reader<'_>,
+) -> Option<Cluster> {
     let endpoints = endpoints(keys.endpoints.as_ref(), path.key("endpoints"), reader);
-    let discover = keys.discover.as_ref().and_then(|at| discover(&at.value, path.key("discover"), reader));
+    let discover = keys
+        .discover
+        .as_ref()
+        .and_then(|at| discover(&at.value, path.key("discover"), reader));
     if endpoints.is_empty() && keys.discover.is_none() && !keys.broken {
         let help = "add `endpoints: [\"127.0.0.1:8080\"]`";
         let message = "a cluster needs `endpoints` or `discover`";
         reader.refuse(Code::Endpoints, &keys.position, path, message, help);
     }
-    let subset = keys.subset.as_ref().map(|at| labels(&at.value)).unwrap_or_default();
+    let subset = keys
+        .subset
+        .as_ref()
+        .map(|at| labels(&at.value))
+        .unwrap_or_default();
     if let Some(at) = &keys.subset
         && keys.discover.is_none()
         && !keys.broken
-        && !endpoints.iter().any(|endpoint| subset.iter().all(|(key, value)| endpoint.labels.get(key) == Some(value)))
+        && !endpoints.iter().any(|endpoint| {
+            subset
+                .iter()
+                .all(|(key, value)| endpoint.labels.get(key) == Some(value))
+        })
     {
         let message = format!("{path}.subset: no endpoint has these labels, so none serves");
         reader.report(Diagnostic::new(Code::EmptySubset, &at.position, message));
     }
-    let tls = keys.tls.as_ref().map(|at| client_tls(&at.value, path.key("tls"), reader));
+    let tls = keys
+        .tls
+        .as_ref()
+        .map(|at| client_tls(&at.value, path.key("tls"), reader));
     let balance = keys.balance.as_ref().and_then(|at| match &at.value {
         BalanceShape::Plain(balance) => Some(balance.clone()),
         BalanceShape::Keyed(keys) => hash(keys, path.key("balance"), reader),
     });
     Some(Cluster {
         name: keys.name.as_ref()?.value.0.clone(),
-        server: keys.server.as_ref().map_or(ServerKind::Generic, |at| at.value),
+        server: keys
+            .server
+            .as_ref()
+            .map_or(ServerKind::Generic, |at| at.value),
         endpoints,
         discover,
         subset,
-        protocol: keys.protocol.as_ref().map_or(UpstreamProtocol::Auto, |at| at.value),
+        protocol: keys
+            .protocol
+            .as_ref()
+            .map_or(UpstreamProtocol::Auto, |at| at.value),
         tls,
         balance: balance.unwrap_or_default(),
-        connect_timeout: keys.connect_timeout.as_ref().map_or(Duration::from_secs(5), |at| at.value.0),
-        keepalive: keys.keepalive.as_ref().map_or_else(Keepalive::default, |at| keepalive(&at.value)),
-        breaker: keys.breaker.as_ref().map_or_else(Breaker::default, |at| breaker(&at.value)),
+        connect_timeout: keys
+            .connect_timeout
+            .as_ref()
+            .map_or(Duration::from_secs(5), |at| at.value.0),
+        keepalive: keys
+            .keepalive
+            .as_ref()
+            .map_or_else(Keepalive::default, |at| keepalive(&at.value)),
+        breaker: keys
+            .breaker
+            .as_ref()
+            .map_or_else(Breaker::default, |at| breaker(&at.value)),
         position: keys.position.clone(),
     })
 }
 
-fn endpoints(list: Option<&At<List<EndpointShape>>>, path: Path<'_>, reader: &mut Reader<'_>) -> Vec<EndpointConfig> {
+fn endpoints(
+    list: Option<&At<List<EndpointShape>>>,
+    path: Path<'_>,
+    reader: &mut Reader<'_>,
+) -> Vec<EndpointConfig> {
     let mut endpoints = Vec::new();
     let mut seen = HashSet::new();
     for (index, item) in list.iter().flat_map(|list| &list.value.items).enumerate() {
         let keys = &item.value.0;
-        let Some(address) = &keys.address else { continue };
+        let Some(address) = &keys.address else {
+            continue;
+        };
         if !seen.insert(&address.value) {
             let message = "this endpoint is in the list twice";
             let help = "give it a larger `weight` instead";
-            reader.refuse(Code::Endpoints, &address.position, path.item(index, None), message, help);
+            reader.refuse(
+                Code::Endpoints,
+                &address.position,
+                path.item(index, None),
+                message,
+                help,
+            );
             continue;
         }
         endpoints.push(EndpointConfig {
             host: address.value.host.clone(),
             port: address.value.port,
             weight: keys.weight.as_ref().map_or(1, |at| at.value.narrow()),
-            labels: keys.labels.as_ref().map(|at| labels(&at.value)).unwrap_or_default(),
+            labels: keys
+                .labels
+                .as_ref()
+                .map(|at| labels(&at.value))
+                .unwrap_or_default(),
         });
     }
     endpoints
 }
 
 fn labels(pairs: &Dictionary<String, PlainText>) -> BTreeMap<String, String> {
-    pairs.0.iter().map(|(key, value)| (key.clone(), value.0.clone())).collect()
+    pairs
+        .0
+        .iter()
+        .map(|(key, value)| (key.clone(), value.0.clone()))
+        .collect()
 }
 
 fn discover(keys: &DiscoverKeys, path: Path<'_>, reader: &mut Reader<'_>) -> Option<Discover> {
     let Some(At { value: dns, .. }) = &keys.dns else {
         if !keys.broken {
             let help = "`dns: {name: models.internal, port: 8080}`";
-            reader.refuse(Code::MissingKey, &keys.position, path, "the key `dns` is missing", help);
+            reader.refuse(
+                Code::MissingKey,
+                &keys.position,
+                path,
+                "the key `dns` is missing",
+                help,
+            );
         }
         return None;
     };
     Some(Discover::Dns {
         name: dns.name.as_ref()?.value.0.clone(),
         port: u16::try_from(dns.port.as_ref()?.value.0).ok()?,
-        refresh: dns.refresh.as_ref().map_or(Duration::from_secs(5), |at| at.value.0),
+        refresh: dns
+            .refresh
+            .as_ref()
+            .map_or(Duration::from_secs(5), |at| at.value.0),
     })
 }
 
 fn client_tls(keys: &ClientTlsKeys, path: Path<'_>, reader: &mut Reader<'_>) -> ClientTls {
     let certificate = keys.certificate.as_ref();
     let key = keys.key.as_ref();
-    unpaired(certificate.map(|at| &at.position), key.map(|at| &at.position), keys.broken, path, reader);
+    unpaired(
+        certificate.map(|at| &at.position),
+        key.map(|at| &at.position),
+        keys.broken,
+        path,
+        reader,
+    );
     ClientTls {
         server_name: keys.server_name.as_ref().map(|at| at.value.0.clone()),
         ca: keys.ca.as_ref().map(|at| at.value.0.clone()),
@@ -105,20 +176,45 @@ fn client_tls(keys: &ClientTlsKeys, path: Path<'_>, reader: &mut Reader<'_>) -> 
 fn hash(keys: &BalanceKeys, path: Path<'_>, reader: &mut Reader<'_>) -> Option<Balance> {
     let Some(At { value: hash, .. }) = &keys.hash else {
         if !keys.broken {
-            reader.refuse(Code::MissingKey, &keys.position, path, "the key `hash` is missing", "");
+            reader.refuse(
+                Code::MissingKey,
+                &keys.position,
+                path,
+                "the key `hash` is missing",
+                "",
+            );
         }
         return None;
     };
     let mut found: Vec<HashKey> = Vec::new();
-    found.extend(hash.header.as_ref().map(|at| HashKey::Header(at.value.0.clone())));
-    found.extend(hash.cookie.as_ref().map(|at| HashKey::Cookie(at.value.0.clone())));
-    found.extend(hash.client_ip.as_ref().filter(|on| on.value).map(|_| HashKey::ClientIp));
+    found.extend(
+        hash.header
+            .as_ref()
+            .map(|at| HashKey::Header(at.value.0.clone())),
+    );
+    found.extend(
+        hash.cookie
+            .as_ref()
+            .map(|at| HashKey::Cookie(at.value.0.clone())),
+    );
+    found.extend(
+        hash.client_ip
+            .as_ref()
+            .filter(|on| on.value)
+            .map(|_| HashKey::ClientIp),
+    );
     if found.len() == 1 {
         return found.pop().map(Balance::Hash);
     }
     if !hash.broken {
         let message = "expected exactly one of `header`, `cookie` and `client_ip: true`";
-        reader.refuse(Code::Conflict, &hash.position, path.key("hash"), message, "");
+        reader.refuse(
+            Code::Conflict,
+            &hash.position,
+            path.key("hash"),
+            message,
+            "",
+        );
     }
     None
 }
@@ -127,13 +223,18 @@ fn keepalive(keys: &KeepaliveKeys) -> Keepalive {
     let default = Keepalive::default();
     Keepalive {
         idle: keys.idle.as_ref().map_or(default.idle, |at| at.value.0),
-        max_idle: keys.max_idle.as_ref().map_or(default.max_idle, |at| at.value.narrow()),
+        max_idle: keys
+            .max_idle
+            .as_ref()
+            .map_or(default.max_idle, |at| at.value.narrow()),
     }
 }
 
 fn breaker(keys: &BreakerKeys) -> Breaker {
     let default = Breaker::default();
-    let bound = |at: &At<crate::schema::OrNone<crate::schema::Whole<1, 1_000_000>>>| at.value.0.map(|n| n.narrow());
+    let bound = |at: &At<crate::schema::OrNone<crate::schema::Whole<1, 1_000_000>>>| {
+        at.value.0.map(|n| n.narrow())
+    };
     Breaker {
         connections: keys.connections.as_ref().map_or(default.connections, bound),
         requests: keys.requests.as_ref().map_or(default.requests, bound),

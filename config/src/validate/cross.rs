@@ -7,41 +7,35 @@ use crate::diagnostic::{Code, Diagnostic, did_you_mean, quoted};
 use crate::model::{Action, Cluster, Listener, ListenerProtocol, Match, Position};
 use crate::schema::{At, Path, Reader};
 
-/// Reports names that a list has twice.
-pub(super) fn unique<'a>(
-    list: &'static str,
-    entries: impl Iterator<Item = (&'a str, &'a Position)>,
+/// Reports names of clusters and listeners that do not exist.
+///
+/// * `listeners`, `clusters`: the names there are; `None`: not all of them could be read
+pub(super) fn references(
+    drafts: &[Draft],
+    listeners: Option<&HashSet<&str>>,
+    clusters: Option<&HashSet<&str>>,
     reader: &mut Reader<'_>,
 ) {
-    let mut seen: HashMap<&str, &Position> = HashMap::new();
-    for (name, position) in entries {
-        if let Some(first) = seen.get(name) {
-            let message = format!("the name {} is taken", quoted(name));
-            let help = format!("the first one is at {}:{}", first.file, first.line);
-            reader.refuse(Code::DuplicateName, position, Path::ROOT.key(list), message, &help);
-        } else {
-            seen.insert(name, position);
-        }
-    }
-}
-
-/// Reports names of clusters and listeners that do not exist.
-pub(super) fn references(drafts: &[Draft], listeners: &[Listener], clusters: &[Cluster], reader: &mut Reader<'_>) {
-    let listeners: HashSet<&str> = listeners.iter().map(|listener| &*listener.name).collect();
-    let clusters: HashSet<&str> = clusters.iter().map(|cluster| &*cluster.name).collect();
-    for (index, draft) in drafts.iter().enumerate() {
+    for draft in drafts {
         let routes = Path::ROOT.key("routes");
-        let path = routes.item(index, Some(&draft.route.name));
+        let path = routes.item(draft.index, Some(&draft.route.name));
         for at in &draft.listeners {
-            known("listener", at, &listeners, path.key("listeners"), reader);
+            known("listener", at, listeners, path.key("listeners"), reader);
         }
         for at in &draft.clusters {
-            known("cluster", at, &clusters, path, reader);
+            known("cluster", at, clusters, path, reader);
         }
     }
 }
 
-fn known(what: &str, at: &At<String>, names: &HashSet<&str>, path: Path<'_>, reader: &mut Reader<'_>) {
+fn known(
+    what: &str,
+    at: &At<String>,
+    names: Option<&HashSet<&str>>,
+    path: Path<'_>,
+    reader: &mut Reader<'_>,
+) {
+    let Some(names) = names else { return };
     if names.contains(&*at.value) {
         return;
     }
@@ -49,8 +43,16 @@ fn known(what: &str, at: &At<String>, names: &HashSet<&str>, path: Path<'_>, rea
         Some(near) => format!("did you mean `{near}`?"),
         None if names.is_empty() => format!("there is no {what} at all"),
         None => {
-            let some: Vec<String> = sorted(names).into_iter().take(8).map(|name| format!("`{name}`")).collect();
-            format!("there is {}{}", some.join(", "), if names.len() > 8 { ", …" } else { "" })
+            let some: Vec<String> = sorted(names)
+                .into_iter()
+                .take(8)
+                .map(|name| format!("`{name}`"))
+                .collect();
+            format!(
+                "there is {}{}",
+                some.join(", "),
+                if names.len() > 8 { ", …" } else { "" }
+            )
         }
     };
     let message = format!("unknown {what} {}", quoted(&at.value));
@@ -66,7 +68,11 @@ fn sorted<'a>(names: &HashSet<&'a str>) -> Vec<&'a str> {
 /// Checks that each tcp listener has the one route that says where its bytes go.
 pub(super) fn tcp(drafts: &[Draft], listeners: &[Listener], reader: &mut Reader<'_>) {
     let is_tcp = |listener: &&Listener| listener.protocol == ListenerProtocol::Tcp;
-    let tcp: HashSet<&str> = listeners.iter().filter(is_tcp).map(|listener| &*listener.name).collect();
+    let tcp: HashSet<&str> = listeners
+        .iter()
+        .filter(is_tcp)
+        .map(|listener| &*listener.name)
+        .collect();
     let mut routed: HashMap<&str, &str> = HashMap::new();
     for (index, draft) in drafts.iter().enumerate() {
         let routes = Path::ROOT.key("routes");
@@ -77,24 +83,42 @@ pub(super) fn tcp(drafts: &[Draft], listeners: &[Listener], reader: &mut Reader<
                 reader.refuse(Code::Tcp, position, path, message, help);
             };
             if let Some(matches) = &draft.matches {
-                let message = format!("the tcp listener `{listener}` has no requests that `match` could look at");
-                refuse(matches, message, "remove `match`, or make two routes of this one");
+                let message = format!(
+                    "the tcp listener `{listener}` has no requests that `match` could look at"
+                );
+                refuse(
+                    matches,
+                    message,
+                    "remove `match`, or make two routes of this one",
+                );
             }
             if !matches!(draft.route.action, Action::Forward(_)) {
                 let message = format!("the tcp listener `{listener}` can only forward");
                 refuse(&at.position, message, "use `cluster` or `split`");
             }
             if let Some(first) = routed.insert(listener, &draft.route.name) {
-                let message = format!("the tcp listener `{listener}` has the route `{first}` already");
-                refuse(&at.position, message, "one route says where its bytes go; a `split` divides connections");
+                let message =
+                    format!("the tcp listener `{listener}` has the route `{first}` already");
+                refuse(
+                    &at.position,
+                    message,
+                    "one route says where its bytes go; a `split` divides connections",
+                );
             }
         }
     }
-    for (index, listener) in listeners.iter().enumerate().filter(|(_, listener)| is_tcp(listener)) {
+    for (index, listener) in listeners
+        .iter()
+        .enumerate()
+        .filter(|(_, listener)| is_tcp(listener))
+    {
         if !routed.contains_key(&*listener.name) {
             let list = Path::ROOT.key("listeners");
             let path = list.item(index, Some(&listener.name));
-            let help = format!("add a route with `listeners: [{}]` and a cluster", listener.name);
+            let help = format!(
+                "add a route with `listeners: [{}]` and a cluster",
+                listener.name
+            );
             let message = "a tcp listener needs one route that names it";
             reader.refuse(Code::Tcp, &listener.position, path, message, &help);
         }
@@ -102,12 +126,32 @@ pub(super) fn tcp(drafts: &[Draft], listeners: &[Listener], reader: &mut Reader<
 }
 
 /// Reports what is legal and does nothing.
-pub(super) fn warnings(drafts: &[Draft], listeners: &[Listener], clusters: &[Cluster], reader: &mut Reader<'_>) {
-    let used: HashSet<&str> = drafts.iter().flat_map(|draft| &draft.clusters).map(|at| &*at.value).collect();
-    for (index, cluster) in clusters.iter().enumerate().filter(|(_, cluster)| !used.contains(&*cluster.name)) {
+pub(super) fn warnings(
+    drafts: &[Draft],
+    listeners: &[Listener],
+    clusters: &[Cluster],
+    reader: &mut Reader<'_>,
+) {
+    let used: HashSet<&str> = drafts
+        .iter()
+        .flat_map(|draft| &draft.clusters)
+        .map(|at| &*at.value)
+        .collect();
+    for (index, cluster) in clusters
+        .iter()
+        .enumerate()
+        .filter(|(_, cluster)| !used.contains(&*cluster.name))
+    {
         let list = Path::ROOT.key("clusters");
-        let message = format!("{}: no route names this cluster", list.item(index, Some(&cluster.name)));
-        reader.report(Diagnostic::new(Code::UnusedCluster, &cluster.position, message));
+        let message = format!(
+            "{}: no route names this cluster",
+            list.item(index, Some(&cluster.name))
+        );
+        reader.report(Diagnostic::new(
+            Code::UnusedCluster,
+            &cluster.position,
+            message,
+        ));
     }
     unreachable(drafts, listeners, reader);
 }
@@ -129,17 +173,30 @@ fn unreachable(drafts: &[Draft], listeners: &[Listener], reader: &mut Reader<'_>
         }
     }
     let catch_all = catch_alls(drafts, listeners);
-    let everywhere = listeners.iter().filter(|listener| listener.protocol == ListenerProtocol::Http);
-    let everywhere = everywhere.map(|listener| catch_all.get(&*listener.name).copied()).min().flatten();
+    let everywhere = listeners
+        .iter()
+        .filter(|listener| listener.protocol == ListenerProtocol::Http);
+    let everywhere = everywhere
+        .map(|listener| catch_all.get(&*listener.name).copied())
+        .min()
+        .flatten();
     for (index, draft) in drafts.iter().enumerate() {
         let route = &draft.route;
         let above = match draft.listeners.is_empty() {
             true => everywhere,
-            false => draft.listeners.iter().map(|at| catch_all.get(&*at.value).copied()).min().flatten(),
+            false => draft
+                .listeners
+                .iter()
+                .map(|at| catch_all.get(&*at.value).copied())
+                .min()
+                .flatten(),
         };
         let winner = match above {
             Some((priority, winner)) if priority > route.priority => Some(winner),
-            _ if keys[index].iter().all(|key| best.get(key).is_some_and(|winner| *winner != index)) => {
+            _ if keys[index]
+                .iter()
+                .all(|key| best.get(key).is_some_and(|winner| *winner != index)) =>
+            {
                 keys[index].first().and_then(|key| best.get(key).copied())
             }
             _ => None,
@@ -148,14 +205,20 @@ fn unreachable(drafts: &[Draft], listeners: &[Listener], reader: &mut Reader<'_>
         let winner = &drafts[winner].route;
         let list = Path::ROOT.key("routes");
         let path = list.item(index, Some(&route.name));
-        let message = format!("{path}: no request reaches this route, `{}` always wins", winner.name);
+        let message = format!(
+            "{path}: no request reaches this route, `{}` always wins",
+            winner.name
+        );
         let help = format!("it is at {}:{}", winner.position.file, winner.position.line);
         reader.report(Diagnostic::new(Code::Unreachable, &route.position, message).help(help));
     }
 }
 
 /// Returns, for each listener that has one, its catch-all of the highest priority.
-fn catch_alls<'a>(drafts: &'a [Draft], listeners: &'a [Listener]) -> HashMap<&'a str, (i32, usize)> {
+fn catch_alls<'a>(
+    drafts: &'a [Draft],
+    listeners: &'a [Listener],
+) -> HashMap<&'a str, (i32, usize)> {
     let mut found: HashMap<&str, (i32, usize)> = HashMap::new();
     let everything = |one: &Match| conditions_of(one) == conditions_of(&Match::default());
     for (index, draft) in drafts.iter().enumerate() {
@@ -188,11 +251,21 @@ fn conditions(draft: &Draft) -> Vec<Conditions> {
 }
 
 fn conditions_of(one: &Match) -> String {
-    let Match { hosts, path, methods, headers, query, cookies, position: _ } = one;
+    let Match {
+        hosts,
+        path,
+        methods,
+        headers,
+        query,
+        cookies,
+        position: _,
+    } = one;
     let mut hosts: Vec<String> = hosts.iter().map(|host| format!("{host:?}")).collect();
     hosts.sort_unstable();
     let mut methods: Vec<&str> = methods.iter().map(http::Method::as_str).collect();
     methods.sort_unstable();
-    let path = path.as_ref().filter(|path| !matches!(path, crate::model::PathMatch::Prefix(prefix) if prefix.is_empty()));
+    let path = path.as_ref().filter(
+        |path| !matches!(path, crate::model::PathMatch::Prefix(prefix) if prefix.is_empty()),
+    );
     format!("{hosts:?} {path:?} {methods:?} {headers:?} {query:?} {cookies:?}")
 }

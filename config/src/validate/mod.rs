@@ -5,9 +5,11 @@ mod cross;
 mod listener;
 mod route;
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::diagnostic::{Code, quoted};
 use crate::model::{AccessLog, Config, Drain, LogFormat, LogTarget, Position};
 use crate::schema::keys::{AccessLogKeys, DrainKeys, FileKeys};
 use crate::schema::{At, List, Path, Reader};
@@ -17,51 +19,90 @@ use crate::units::MILLIONTHS;
 ///
 /// * `complete`: all files could be read, so that a name that nothing has is really unknown
 pub fn validate(keys: FileKeys, complete: bool, reader: &mut Reader<'_>) -> Option<Config> {
-    let complete = complete && !keys.broken_names();
+    let surely = |there: bool| complete && (there || !keys.top_broken);
+    let listener_names = names(keys.listeners.as_ref(), "listeners", reader)
+        .filter(|_| surely(keys.listeners.is_some()))
+        .map(|names| {
+            if keys.listeners.is_some() {
+                names
+            } else {
+                HashSet::from(["default"])
+            }
+        });
+    let cluster_names = names(keys.clusters.as_ref(), "clusters", reader)
+        .filter(|_| surely(keys.clusters.is_some()));
+    names(keys.routes.as_ref(), "routes", reader);
     let admin = listener::admin(keys.admin.as_ref(), &keys.position, reader);
     let sockets = listener::Sockets::of_admin(admin.as_ref());
     let listeners = listener::listeners(keys.listeners.as_ref(), sockets, reader);
-    let clusters: Vec<_> = each(keys.clusters.as_ref(), "clusters", reader, |cluster, path, reader| {
-        cluster::cluster(cluster, path, reader)
-    });
-    let routes: Vec<route::Draft> = each(keys.routes.as_ref(), "routes", reader, |route, path, reader| {
-        route::route(route, path, reader)
-    });
-    cross::unique("clusters", clusters.iter().map(|cluster| (&*cluster.name, &cluster.position)), reader);
-    cross::unique("routes", routes.iter().map(|draft| (&*draft.route.name, &draft.route.position)), reader);
-    if complete {
-        cross::references(&routes, &listeners, &clusters, reader);
-    }
+    let clusters: Vec<_> = each(keys.clusters.as_ref(), "clusters", reader, cluster::cluster);
+    let mut index = 0..;
+    let routes: Vec<route::Draft> = each(
+        keys.routes.as_ref(),
+        "routes",
+        reader,
+        |route, path, reader| route::route(route, index.next()?, path, reader),
+    );
+    cross::references(
+        &routes,
+        listener_names.as_ref(),
+        cluster_names.as_ref(),
+        reader,
+    );
     if reader.failures() > 0 {
         return None;
     }
     cross::tcp(&routes, &listeners, reader);
-    cross::warnings(&routes, &listeners, &clusters, reader);
     if reader.failures() > 0 {
         return None;
     }
+    cross::warnings(&routes, &listeners, &clusters, reader);
     Some(Config {
         admin: admin?,
-        workers: keys.workers.and_then(|workers| std::num::NonZeroU32::new(workers.value.narrow())),
+        workers: keys
+            .workers
+            .and_then(|workers| std::num::NonZeroU32::new(workers.value.narrow())),
         drain: drain(keys.drain.map(|drain| drain.value)),
         max_memory: keys.max_memory.map(|bytes| bytes.value.0),
         listeners: listeners.into_iter().map(Arc::new).collect(),
-        routes: routes.into_iter().map(|draft| Arc::new(draft.route)).collect(),
+        routes: routes
+            .into_iter()
+            .map(|draft| Arc::new(draft.route))
+            .collect(),
         clusters: clusters.into_iter().map(Arc::new).collect(),
         access_log: keys.access_log.map(|log| access_log(log.value)),
     })
 }
 
-impl FileKeys {
-    /// True when a listener or a cluster may exist whose name could not be read: a name that is not found may then
-    /// just be spoilt, and is not reported on top.
-    fn broken_names(&self) -> bool {
-        let listener = |at: &At<crate::schema::keys::ListenerKeys>| at.value.name.is_none();
-        let cluster = |at: &At<crate::schema::keys::ClusterKeys>| at.value.name.is_none();
-        self.top_broken
-            || self.listeners.as_ref().is_some_and(|list| list.value.incomplete || list.value.items.iter().any(listener))
-            || self.clusters.as_ref().is_some_and(|list| list.value.incomplete || list.value.items.iter().any(cluster))
+/// Returns the names in a list, and reports those that are in it twice. `None`: there may be one that could not be
+/// read, so that a name that is not found may just be spoilt, and is not reported on top.
+fn names<'a, K: Named>(
+    list: Option<&'a At<List<K>>>,
+    key: &'static str,
+    reader: &mut Reader<'_>,
+) -> Option<HashSet<&'a str>> {
+    let mut first: HashMap<&str, &Position> = HashMap::new();
+    let mut readable = list.is_none_or(|list| !list.value.incomplete);
+    for item in list.iter().flat_map(|list| &list.value.items) {
+        let Some(name) = item.value.name() else {
+            readable = false;
+            continue;
+        };
+        let Some(place) = first.insert(name, &item.position) else {
+            continue;
+        };
+        let message = format!("the name {} is taken", quoted(name));
+        let help = format!("the first one is at {}:{}", place.file, place.line);
+        reader.refuse(
+            Code::DuplicateName,
+            &item.position,
+            Path::ROOT.key(key),
+            message,
+            &help,
+        );
+        first.insert(name, place);
     }
+    readable.then(|| first.into_keys().collect())
 }
 
 /// Reads each item of a top-level list, with its path.
@@ -114,17 +155,26 @@ fn access_log(keys: AccessLogKeys) -> AccessLog {
         target: keys.path.map_or(LogTarget::Stdout, |path| path.value.0),
         format: keys.format.map_or(LogFormat::Json, |format| format.value.0),
         sample: keys.sample.map_or(MILLIONTHS, |share| share.value.0),
-        slow: keys.slow.map_or(Some(Duration::from_secs(1)), |slow| slow.value.0.map(|slow| slow.0)),
+        slow: keys.slow.map_or(Some(Duration::from_secs(1)), |slow| {
+            slow.value.0.map(|slow| slow.0)
+        }),
     }
 }
 
 /// Returns the place of what is not written in any file.
 fn built_in() -> Position {
-    Position { file: Arc::from("built-in"), line: 1, column: 1 }
+    Position {
+        file: Arc::from("built-in"),
+        line: 1,
+        column: 1,
+    }
 }
 
 /// Returns a clock: what is written, `none` included, or the default.
-fn clock(at: &Option<At<crate::schema::keys::Clock>>, default: Option<Duration>) -> Option<Duration> {
+fn clock(
+    at: &Option<At<crate::schema::keys::Clock>>,
+    default: Option<Duration>,
+) -> Option<Duration> {
     match at {
         Some(at) => at.value.0.map(|period| period.0),
         None => default,

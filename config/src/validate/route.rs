@@ -5,16 +5,19 @@ use http::StatusCode;
 use super::clock;
 use crate::diagnostic::{Code, Diagnostic};
 use crate::model::{
-    Action, HeaderEdits, Match, Member, PathMatch, PathRewrite, Position, Redirect, Respond, Rewrite, Route, Timeouts,
+    Action, HeaderEdits, Match, Member, PathMatch, PathRewrite, Position, Redirect, Respond,
+    Rewrite, Route, Timeouts,
 };
 use crate::schema::keys::{
-    HeaderEditKeys, MatchKeys, MemberKeys, PathMatchKeys, RedirectKeys, ReplaceKeys, RespondKeys, RewriteKeys,
-    RouteKeys, TimeoutKeys,
+    HeaderEditKeys, MatchKeys, MemberKeys, PathMatchKeys, RedirectKeys, ReplaceKeys, RespondKeys,
+    RewriteKeys, RouteKeys, TimeoutKeys,
 };
 use crate::schema::{At, Dictionary, EditableHeader, HeaderText, List, Path, PathText, Reader};
 
 /// A route, and where the names in it were written.
 pub(super) struct Draft {
+    /// Its place in the list.
+    pub(super) index: usize,
     /// The route.
     pub(super) route: Route,
     /// The listeners it names.
@@ -25,39 +28,74 @@ pub(super) struct Draft {
     pub(super) matches: Option<Position>,
 }
 
-pub(super) fn route(keys: &RouteKeys, path: Path<'_>, reader: &mut Reader<'_>) -> Option<Draft> {
+pub(super) fn route(
+    keys: &RouteKeys,
+    index: usize,
+    path: Path<'_>,
+    reader: &mut Reader<'_>,
+) -> Option<Draft> {
     let matches = matches(keys, path, reader);
     let action = action(keys, path, reader);
-    let rewrite = keys.rewrite.as_ref().map(|at| rewrite(&at.value, path.key("rewrite"), reader)).unwrap_or_default();
+    let rewrite = keys
+        .rewrite
+        .as_ref()
+        .map(|at| rewrite(&at.value, path.key("rewrite"), reader))
+        .unwrap_or_default();
     let prefixed = |one: &Match| matches!(one.path, Some(PathMatch::Prefix(_)));
-    if let Some(RewriteKeys { prefix: Some(prefix), .. }) = keys.rewrite.as_ref().map(|at| &at.value)
+    if let Some(RewriteKeys {
+        prefix: Some(prefix),
+        ..
+    }) = keys.rewrite.as_ref().map(|at| &at.value)
         && !keys.broken
         && (matches.is_empty() || !matches.iter().all(prefixed))
     {
-        let message = "`prefix` replaces the matched prefix, and not every `match` of this route has one";
+        let message =
+            "`prefix` replaces the matched prefix, and not every `match` of this route has one";
         let help = "give each match `path: {prefix: …}`, or rewrite with `path` or `regex`";
-        reader.refuse(Code::Rewrite, &prefix.position, path.key("rewrite"), message, help);
+        reader.refuse(
+            Code::Rewrite,
+            &prefix.position,
+            path.key("rewrite"),
+            message,
+            help,
+        );
     }
     if let (Some(at), Some(Action::Redirect(_) | Action::Respond(_))) = (&keys.rewrite, &action) {
         let message = format!("{path}.rewrite: has no effect, because the route forwards nothing");
         reader.report(Diagnostic::new(Code::NoEffect, &at.position, message));
     }
     let listeners = listeners(keys, path, reader);
-    let members = keys.split.iter().flat_map(|split| &split.value.items).filter_map(|at| at.value.cluster.as_ref());
+    let members = keys
+        .split
+        .iter()
+        .flat_map(|split| &split.value.items)
+        .filter_map(|at| at.value.cluster.as_ref());
     let clusters = keys.cluster.iter().chain(members);
-    let clusters = clusters.map(|at| At { value: at.value.0.clone(), position: at.position.clone() }).collect();
+    let clusters = clusters
+        .map(|at| At {
+            value: at.value.0.clone(),
+            position: at.position.clone(),
+        })
+        .collect();
     Some(Draft {
+        index,
         route: Route {
             name: keys.name.as_ref()?.value.0.clone(),
             listeners: listeners.iter().map(|at| at.value.clone()).collect(),
             matches,
             priority: keys.priority.as_ref().map_or(0, |at| at.value.0),
             action: action?,
-            timeouts: keys.timeouts.as_ref().map_or_else(Timeouts::default, |at| timeouts(&at.value)),
+            timeouts: keys
+                .timeouts
+                .as_ref()
+                .map_or_else(Timeouts::default, |at| timeouts(&at.value)),
             rewrite,
             request_headers: edits(&keys.request_headers),
             response_headers: edits(&keys.response_headers),
-            body_max: keys.body.as_ref().and_then(|at| at.value.max.as_ref()?.value.0.map(|bytes| bytes.0)),
+            body_max: keys
+                .body
+                .as_ref()
+                .and_then(|at| at.value.max.as_ref()?.value.0.map(|bytes| bytes.0)),
             position: keys.position.clone(),
         },
         listeners,
@@ -67,13 +105,23 @@ pub(super) fn route(keys: &RouteKeys, path: Path<'_>, reader: &mut Reader<'_>) -
 }
 
 fn listeners(keys: &RouteKeys, path: Path<'_>, reader: &mut Reader<'_>) -> Vec<At<String>> {
-    let Some(list) = &keys.listeners else { return Vec::new() };
-    not_empty(list, "leave `listeners` out for all http listeners", path.key("listeners"), reader);
+    let Some(list) = &keys.listeners else {
+        return Vec::new();
+    };
+    not_empty(
+        list,
+        "leave `listeners` out for all http listeners",
+        path.key("listeners"),
+        reader,
+    );
     let mut named: Vec<At<String>> = Vec::new();
     let mut seen = std::collections::HashSet::new();
     for at in &list.value.items {
         if seen.insert(&at.value) {
-            named.push(At { value: at.value.0.clone(), position: at.position.clone() });
+            named.push(At {
+                value: at.value.0.clone(),
+                position: at.position.clone(),
+            });
         }
     }
     named
@@ -82,16 +130,30 @@ fn listeners(keys: &RouteKeys, path: Path<'_>, reader: &mut Reader<'_>) -> Vec<A
 /// Refuses an empty list, which would read as "nothing" and mean "everything".
 fn not_empty<T>(list: &At<List<T>>, help: &str, path: Path<'_>, reader: &mut Reader<'_>) {
     if list.value.items.is_empty() && !list.value.incomplete {
-        reader.refuse(Code::BadValue, &list.position, path, "the list is empty", help);
+        reader.refuse(
+            Code::BadValue,
+            &list.position,
+            path,
+            "the list is empty",
+            help,
+        );
     }
 }
 
 fn matches(keys: &RouteKeys, path: Path<'_>, reader: &mut Reader<'_>) -> Vec<Match> {
-    let Some(at) = &keys.matches else { return Vec::new() };
+    let Some(at) = &keys.matches else {
+        return Vec::new();
+    };
     let path = path.key("match");
     if at.value.0.is_empty() && !keys.broken {
         let help = "leave `match` out to match everything";
-        reader.refuse(Code::BadValue, &at.position, path, "the list is empty", help);
+        reader.refuse(
+            Code::BadValue,
+            &at.position,
+            path,
+            "the list is empty",
+            help,
+        );
     }
     let several = at.value.0.len() > 1;
     let read = |(index, one): (usize, &At<MatchKeys>)| {
@@ -103,10 +165,20 @@ fn matches(keys: &RouteKeys, path: Path<'_>, reader: &mut Reader<'_>) -> Vec<Mat
 
 fn single(keys: &MatchKeys, path: Path<'_>, reader: &mut Reader<'_>) -> Match {
     if let Some(list) = &keys.hosts {
-        not_empty(list, "leave `hosts` out to match every host", path.key("hosts"), reader);
+        not_empty(
+            list,
+            "leave `hosts` out to match every host",
+            path.key("hosts"),
+            reader,
+        );
     }
     if let Some(list) = &keys.methods {
-        not_empty(list, "leave `methods` out to match every method", path.key("methods"), reader);
+        not_empty(
+            list,
+            "leave `methods` out to match every method",
+            path.key("methods"),
+            reader,
+        );
     }
     let hosts = keys.hosts.iter().flat_map(|list| &list.value.items);
     let methods = keys.methods.iter().flat_map(|list| &list.value.items);
@@ -115,20 +187,41 @@ fn single(keys: &MatchKeys, path: Path<'_>, reader: &mut Reader<'_>) -> Match {
     let cookies = keys.cookies.iter().flat_map(|at| &at.value.0);
     Match {
         hosts: hosts.map(|at| at.value.0.clone()).collect(),
-        path: keys.path.as_ref().and_then(|at| path_match(&at.value, path.key("path"), reader)),
+        path: keys
+            .path
+            .as_ref()
+            .and_then(|at| path_match(&at.value, path.key("path"), reader)),
         methods: methods.map(|at| at.value.clone()).collect(),
-        headers: headers.map(|(name, value)| (name.0.clone(), value.0.clone())).collect(),
-        query: query.map(|(name, value)| (name.clone(), value.0.clone())).collect(),
-        cookies: cookies.map(|(name, value)| (name.0.clone(), value.0.clone())).collect(),
+        headers: headers
+            .map(|(name, value)| (name.0.clone(), value.0.clone()))
+            .collect(),
+        query: query
+            .map(|(name, value)| (name.clone(), value.0.clone()))
+            .collect(),
+        cookies: cookies
+            .map(|(name, value)| (name.0.clone(), value.0.clone()))
+            .collect(),
         position: Some(keys.position.clone()),
     }
 }
 
 fn path_match(keys: &PathMatchKeys, path: Path<'_>, reader: &mut Reader<'_>) -> Option<PathMatch> {
     let mut found: Vec<PathMatch> = Vec::new();
-    found.extend(keys.exact.as_ref().map(|at| PathMatch::Exact(at.value.0.clone())));
-    found.extend(keys.prefix.as_ref().map(|at| PathMatch::Prefix(at.value.0.trim_end_matches('/').to_owned())));
-    found.extend(keys.regex.as_ref().map(|at| PathMatch::Regex(at.value.anchored.clone())));
+    found.extend(
+        keys.exact
+            .as_ref()
+            .map(|at| PathMatch::Exact(at.value.0.clone())),
+    );
+    found.extend(
+        keys.prefix
+            .as_ref()
+            .map(|at| PathMatch::Prefix(at.value.0.trim_end_matches('/').to_owned())),
+    );
+    found.extend(
+        keys.regex
+            .as_ref()
+            .map(|at| PathMatch::Regex(at.value.anchored.clone())),
+    );
     if found.len() != 1 && !keys.broken {
         let message = "expected exactly one of `exact`, `prefix` and `regex`";
         reader.refuse(Code::Conflict, &keys.position, path, message, "");
@@ -141,20 +234,35 @@ fn action(keys: &RouteKeys, path: Path<'_>, reader: &mut Reader<'_>) -> Option<A
     let split = keys.split.as_ref().map(|at| (&at.position, "split"));
     let redirect = keys.redirect.as_ref().map(|at| (&at.position, "redirect"));
     let respond = keys.respond.as_ref().map(|at| (&at.position, "respond"));
-    let mut written: Vec<_> = [cluster, split, redirect, respond].into_iter().flatten().collect();
+    let mut written: Vec<_> = [cluster, split, redirect, respond]
+        .into_iter()
+        .flatten()
+        .collect();
     written.sort_by_key(|(position, _)| (position.line, position.column));
     let all = "exactly one of `cluster`, `split`, `redirect` and `respond`";
     match written.as_slice() {
         [] if keys.broken => return None,
         [] => {
             let help = "add `cluster: NAME`";
-            reader.refuse(Code::Action, &keys.position, path, format!("a route has {all}, this one has none"), help);
+            reader.refuse(
+                Code::Action,
+                &keys.position,
+                path,
+                format!("a route has {all}, this one has none"),
+                help,
+            );
             return None;
         }
         [_] => {}
         [(_, first), (position, second), ..] => {
             let message = format!("a route has {all}, this one has `{first}` and `{second}`");
-            reader.refuse(Code::Action, position, path, message, &format!("remove `{first}` or `{second}`"));
+            reader.refuse(
+                Code::Action,
+                position,
+                path,
+                message,
+                &format!("remove `{first}` or `{second}`"),
+            );
             return None;
         }
     }
@@ -173,15 +281,25 @@ fn action(keys: &RouteKeys, path: Path<'_>, reader: &mut Reader<'_>) -> Option<A
     if let Some(at) = &keys.redirect {
         return redirect_to(&at.value, path.key("redirect"), reader).map(Action::Redirect);
     }
-    keys.respond.as_ref().map(|at| Action::Respond(respond_with(&at.value)))
+    keys.respond
+        .as_ref()
+        .map(|at| Action::Respond(respond_with(&at.value)))
 }
 
-fn split_members(at: &At<List<MemberKeys>>, path: Path<'_>, reader: &mut Reader<'_>) -> Option<Vec<Member>> {
+fn split_members(
+    at: &At<List<MemberKeys>>,
+    path: Path<'_>,
+    reader: &mut Reader<'_>,
+) -> Option<Vec<Member>> {
     let list = &at.value;
     let member = |at: &At<MemberKeys>| {
         Some(Member {
             cluster: at.value.cluster.as_ref()?.value.0.clone(),
-            weight: at.value.weight.as_ref().map_or(1, |weight| weight.value.narrow()),
+            weight: at
+                .value
+                .weight
+                .as_ref()
+                .map_or(1, |weight| weight.value.narrow()),
             request_headers: edits(&at.value.request_headers),
             response_headers: edits(&at.value.response_headers),
         })
@@ -194,11 +312,17 @@ fn split_members(at: &At<List<MemberKeys>>, path: Path<'_>, reader: &mut Reader<
     let problem = match sum {
         _ if members.is_empty() => "the list is empty".to_owned(),
         0 => "all weights are 0, so no request would be forwarded".to_owned(),
-        sum if sum > u64::from(u32::MAX) => format!("the sum of the weights, {sum}, is larger than {}", u32::MAX),
+        sum if sum > u64::from(u32::MAX) => {
+            format!("the sum of the weights, {sum}, is larger than {}", u32::MAX)
+        }
         _ => {
-            if let [MemberKeys { weight: Some(weight), .. }] = &list.items.iter().map(|at| at.value.clone()).collect::<Vec<_>>()[..] {
-                let message = format!("{path}[0].weight: the weight of the only member has no effect");
-                reader.report(Diagnostic::new(Code::IdleWeight, &weight.position, message).help("use `cluster: NAME`"));
+            if let [only] = &list.items[..]
+                && let Some(weight) = &only.value.weight
+            {
+                let message =
+                    format!("{path}[0].weight: the weight of the only member has no effect");
+                let finding = Diagnostic::new(Code::IdleWeight, &weight.position, message);
+                reader.report(finding.help("use `cluster: NAME`"));
             }
             return Some(members);
         }
@@ -219,18 +343,35 @@ fn redirect_to(keys: &RedirectKeys, path: Path<'_>, reader: &mut Reader<'_>) -> 
     Some(Redirect {
         scheme: keys.scheme.as_ref().map(|at| at.value.as_str().to_owned()),
         host: keys.host.as_ref().map(|at| at.value.0.clone()),
-        port: keys.port.as_ref().and_then(|at| u16::try_from(at.value.0).ok()),
+        port: keys
+            .port
+            .as_ref()
+            .and_then(|at| u16::try_from(at.value.0).ok()),
         path: keys.path.as_ref().map(|at| at.value.0.clone()),
-        status: keys.status.as_ref().map_or(StatusCode::FOUND, |at| at.value.0),
+        status: keys
+            .status
+            .as_ref()
+            .map_or(StatusCode::FOUND, |at| at.value.0),
     })
 }
 
 fn respond_with(keys: &RespondKeys) -> Respond {
-    let status = keys.status.as_ref().and_then(|at| StatusCode::from_u16(u16::try_from(at.value.0).ok()?).ok());
+    let status = keys
+        .status
+        .as_ref()
+        .and_then(|at| StatusCode::from_u16(u16::try_from(at.value.0).ok()?).ok());
     Respond {
         status: status.unwrap_or(StatusCode::OK),
-        headers: keys.headers.as_ref().map(|at| pairs(&at.value)).unwrap_or_default(),
-        body: keys.body.as_ref().map(|at| at.value.0.clone()).unwrap_or_default(),
+        headers: keys
+            .headers
+            .as_ref()
+            .map(|at| pairs(&at.value))
+            .unwrap_or_default(),
+        body: keys
+            .body
+            .as_ref()
+            .map(|at| at.value.0.clone())
+            .unwrap_or_default(),
     }
 }
 
@@ -250,12 +391,25 @@ fn rewrite(keys: &RewriteKeys, path: Path<'_>, reader: &mut Reader<'_>) -> Rewri
     let mut found: Vec<PathRewrite> = Vec::new();
     found.extend(keys.prefix.as_ref().map(|at| PathRewrite::Prefix(text(at))));
     found.extend(keys.path.as_ref().map(|at| PathRewrite::Path(text(at))));
-    found.extend(keys.regex.as_ref().and_then(|at| replace(&at.value, path.key("regex"), reader)));
+    found.extend(
+        keys.regex
+            .as_ref()
+            .and_then(|at| replace(&at.value, path.key("regex"), reader)),
+    );
     if found.len() > 1 {
         let message = "`prefix`, `path` and `regex` exclude each other";
-        reader.refuse(Code::Conflict, &keys.position, path, message, "keep one of them");
+        reader.refuse(
+            Code::Conflict,
+            &keys.position,
+            path,
+            message,
+            "keep one of them",
+        );
     }
-    Rewrite { path: found.pop(), host: keys.host.as_ref().map(|at| at.value.0.clone()) }
+    Rewrite {
+        path: found.pop(),
+        host: keys.host.as_ref().map(|at| at.value.0.clone()),
+    }
 }
 
 fn replace(keys: &ReplaceKeys, path: Path<'_>, reader: &mut Reader<'_>) -> Option<PathRewrite> {
@@ -263,9 +417,18 @@ fn replace(keys: &ReplaceKeys, path: Path<'_>, reader: &mut Reader<'_>) -> Optio
     let with = keys.with.as_ref()?;
     if let Some(group) = missing_group(&with.value.0, find) {
         let message = format!("`find` has no group `{group}`");
-        reader.refuse(Code::Rewrite, &with.position, path.key("with"), message, "`$$` stands for a dollar sign");
+        reader.refuse(
+            Code::Rewrite,
+            &with.position,
+            path.key("with"),
+            message,
+            "`$$` stands for a dollar sign",
+        );
     }
-    Some(PathRewrite::Regex { find: find.clone(), with: with.value.0.clone() })
+    Some(PathRewrite::Regex {
+        find: find.clone(),
+        with: with.value.0.clone(),
+    })
 }
 
 /// Returns the first group in `with`, such as `$1` or `${name}`, that the expression does not have.
@@ -273,7 +436,10 @@ fn missing_group<'a>(with: &'a str, find: &regex::Regex) -> Option<&'a str> {
     let mut rest = with;
     while let Some((_, after)) = rest.split_once('$') {
         let digits = after.bytes().take_while(u8::is_ascii_digit).count();
-        let (name, tail) = match after.strip_prefix('{').and_then(|inner| inner.split_once('}')) {
+        let (name, tail) = match after
+            .strip_prefix('{')
+            .and_then(|inner| inner.split_once('}'))
+        {
             Some(parts) => parts,
             None => after.split_at(digits),
         };
@@ -284,20 +450,45 @@ fn missing_group<'a>(with: &'a str, find: &regex::Regex) -> Option<&'a str> {
         if !known {
             return Some(name);
         }
-        rest = if name.is_empty() { after.strip_prefix('$').unwrap_or(after) } else { tail };
+        rest = if name.is_empty() {
+            after.strip_prefix('$').unwrap_or(after)
+        } else {
+            tail
+        };
     }
     None
 }
 
 fn edits(keys: &Option<At<HeaderEditKeys>>) -> HeaderEdits {
-    let Some(At { value: keys, .. }) = keys else { return HeaderEdits::default() };
+    let Some(At { value: keys, .. }) = keys else {
+        return HeaderEdits::default();
+    };
     HeaderEdits {
-        set: keys.set.as_ref().map(|at| pairs(&at.value)).unwrap_or_default(),
-        add: keys.add.as_ref().map(|at| pairs(&at.value)).unwrap_or_default(),
-        remove: keys.remove.iter().flat_map(|at| &at.value.items).map(|at| at.value.0.clone()).collect(),
+        set: keys
+            .set
+            .as_ref()
+            .map(|at| pairs(&at.value))
+            .unwrap_or_default(),
+        add: keys
+            .add
+            .as_ref()
+            .map(|at| pairs(&at.value))
+            .unwrap_or_default(),
+        remove: keys
+            .remove
+            .iter()
+            .flat_map(|at| &at.value.items)
+            .map(|at| at.value.0.clone())
+            .collect(),
     }
 }
 
-fn pairs(headers: &Dictionary<EditableHeader, HeaderText>) -> Vec<(http::HeaderName, http::HeaderValue)> {
-    headers.0.iter().map(|(name, value)| (name.0.clone(), value.0.clone())).collect()
+fn pairs(
+    headers: &Dictionary<EditableHeader, HeaderText>,
+) -> Vec<(http::HeaderName, http::HeaderValue)> {
+    headers
+        .0
+        .iter()
+        .map(|(name, value)| (name.0.clone(), value.0.clone()))
+        .collect()
 }

@@ -7,22 +7,34 @@ use std::path::{Path, PathBuf};
 use forebay_config::load::SourceFile;
 
 /// Reads them, sorted by path.
-pub fn all() -> Vec<SourceFile> {
+pub(crate) fn all() -> Vec<SourceFile> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let mut paths = yaml_files(&root.join("examples"));
     assert!(paths.len() >= 12, "{paths:?}");
     paths.extend(yaml_files(&root.join("deploy")));
     let files = paths.into_iter().map(|path| {
         let text = std::fs::read_to_string(&path).unwrap();
-        let name = path.strip_prefix(&root).unwrap().to_string_lossy().into_owned();
-        SourceFile { name: name.into(), directory: PathBuf::new(), text }
+        let name = path
+            .strip_prefix(&root)
+            .unwrap()
+            .to_string_lossy()
+            .into_owned();
+        SourceFile {
+            name: name.into(),
+            directory: PathBuf::new(),
+            text,
+        }
     });
     files.flat_map(native).collect()
 }
 
 /// Makes a file of a text.
-pub fn source(name: &str, text: &str) -> SourceFile {
-    SourceFile { name: name.into(), directory: PathBuf::new(), text: text.to_owned() }
+pub(crate) fn source(name: &str, text: &str) -> SourceFile {
+    SourceFile {
+        name: name.into(),
+        directory: PathBuf::new(),
+        text: text.to_owned(),
+    }
 }
 
 fn yaml_files(directory: &Path) -> Vec<PathBuf> {
@@ -31,7 +43,10 @@ fn yaml_files(directory: &Path) -> Vec<PathBuf> {
         let path = entry.unwrap().path();
         if path.is_dir() {
             files.extend(yaml_files(&path));
-        } else if path.extension().is_some_and(|extension| extension == "yaml") {
+        } else if path
+            .extension()
+            .is_some_and(|extension| extension == "yaml")
+        {
             files.push(path);
         }
     }
@@ -45,7 +60,11 @@ fn native(file: SourceFile) -> Option<SourceFile> {
         return Some(file);
     }
     let (_, inner) = file.text.split_once("  forebay.yaml: |\n")?;
-    let lines = inner.lines().take_while(|line| line.is_empty() || line.starts_with("    "));
-    let text: String = lines.map(|line| format!("{}\n", line.get(4..).unwrap_or_default())).collect();
+    let lines = inner
+        .lines()
+        .take_while(|line| line.is_empty() || line.starts_with("    "));
+    let text: String = lines
+        .map(|line| format!("{}\n", line.get(4..).unwrap_or_default()))
+        .collect();
     Some(SourceFile { text, ..file })
 }

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 /// * `listen`, `admin`: addresses of the proxy, `127.0.0.1:9900` and `127.0.0.1:9901` unless the user chose others
 ///
 /// `x-version: v1` or `v2` chooses a version; `/` redirects to the model's description; `/ping` is answered by the proxy.
-/// The prefixes end before the model's name because a prefix matches whole segments and `iris:predict` is one.
+/// A prefix that ends with the model's name matches `iris:predict` and `iris/infer` alike, and no other model.
 pub fn config(v1: SocketAddr, v2: SocketAddr, listen: &str, admin: &str) -> String {
     format!(
         r#"# The configuration of `forebay demo`.
@@ -22,20 +22,23 @@ listeners:
 routes:
 - name: iris                       # one in five requests goes to v1
   match:
-  - path: {{prefix: /v1/models}}
-  - path: {{prefix: /v2}}
+  - path: {{prefix: /v1/models/iris}}
+  - path: {{prefix: /v2/models/iris}}
+  - path: {{exact: /v1/models}}     # the list of models
+  - path: {{exact: /v2}}            # what the server is
+  - path: {{prefix: /v2/health}}
   split:
   - {{cluster: iris-v1, weight: 20}}
   - {{cluster: iris-v2, weight: 80}}
 - name: iris-v1                    # more header conditions win: this one is looked at before the split
   match:
-  - {{path: {{prefix: /v1/models}}, headers: {{x-version: v1}}}}
-  - {{path: {{prefix: /v2}}, headers: {{x-version: v1}}}}
+  - {{path: {{prefix: /v1/models/iris}}, headers: {{x-version: v1}}}}
+  - {{path: {{prefix: /v2/models/iris}}, headers: {{x-version: v1}}}}
   cluster: iris-v1
 - name: iris-v2
   match:
-  - {{path: {{prefix: /v1/models}}, headers: {{x-version: v2}}}}
-  - {{path: {{prefix: /v2}}, headers: {{x-version: v2}}}}
+  - {{path: {{prefix: /v1/models/iris}}, headers: {{x-version: v2}}}}
+  - {{path: {{prefix: /v2/models/iris}}, headers: {{x-version: v2}}}}
   cluster: iris-v2
 - name: home
   match: {{path: {{exact: /}}}}
@@ -124,6 +127,11 @@ mod tests {
             ("/v1/models/iris:predict", None, Some("iris")),
             ("/v1/models/iris:predict", Some("v1"), Some("iris-v1")),
             ("/v1/models/iris:stream", Some("v2"), Some("iris-v2")),
+            ("/v1/models/iris", Some("v1"), Some("iris-v1")),
+            ("/v1/models/rose:predict", None, None),
+            ("/v2", None, Some("iris")),
+            ("/v2/health/ready", None, Some("iris")),
+            ("/v2/models/iris", None, Some("iris")),
             ("/v2/models/iris/infer", None, Some("iris")),
             ("/v2/models/iris/infer", Some("v1"), Some("iris-v1")),
             ("/v2/models/iris/infer", Some("v3"), Some("iris")),

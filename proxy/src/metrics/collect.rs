@@ -171,6 +171,13 @@ impl Sum {
     }
 }
 
+impl Traffic {
+    /// Returns how many answers' heads were sent, over all workers and codes, our own refusals included.
+    pub fn answers(&self) -> u64 {
+        Sum::of(self).requests.values().sum()
+    }
+}
+
 fn collect_traffic(samples: &mut Samples, traffic: &Traffic, configured: bool) {
     let (route, cluster) = (&*traffic.route, &*traffic.cluster);
     let mut sum = Sum::of(traffic);

@@ -33,6 +33,19 @@ class Message:
         return sorted(((k, v) for k, v in self.headers if k not in HOP_BY_HOP), key=lambda header: header[0])
 
 
+def assert_handed_on(delivered: Message, recorded: Message) -> None:
+    """What a client got is what the server sent: status, end-to-end headers, body bytes.
+
+    Only a missing `date` is added, which RFC 9110 §6.6.1 asks of whoever forwards.
+    """
+    headers = delivered.end_to_end
+    if recorded.get("date") is None:
+        headers = [(name, value) for name, value in headers if name != "date"]
+    assert delivered.status == recorded.status
+    assert headers == recorded.end_to_end
+    assert delivered.body == recorded.body
+
+
 @dataclass
 class Exchange:
     """A request as the proxy sent it, and the response as the server sent it."""

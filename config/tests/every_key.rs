@@ -1,0 +1,288 @@
+//! One configuration with every key there is: it loads, it fits the schema, and each value arrives in the model.
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+mod shipped;
+
+use std::time::Duration;
+
+use forebay_config::load::load;
+use forebay_config::schema::json_schema;
+use forebay_config::{
+    Action, Balance, Config, Discover, EncodedSlash, HashKey, ListenerProtocol, LogFormat,
+    LogTarget, PathMatch, PathRewrite, ServerKind, UpstreamProtocol,
+};
+use serde_json::Value;
+
+const EVERYTHING: &str = r#"
+admin:
+  address: 127.0.0.1:9801
+  probes: 0.0.0.0:9802
+  token: ${env:TOKEN}
+  hosts: [forebay.internal]
+  tls: {certificate: admin.crt, key: admin.key, client_ca: admin-ca.crt}
+workers: 3
+drain: {delay: 1s, timeout: 2m}
+max_memory: 1GiB
+defaults:
+  route: {body: {max: 1MiB}}
+  cluster: {connect_timeout: 7s}
+  listener: {limits: {headers: 50}}
+access_log: {path: access.log, format: "%REQ(:PATH)% %START_TIME(%Y-%m)% %%\n", sample: 12.5%, slow: none}
+listeners:
+- name: web
+  address: "[::1]:0"
+  protocol: http
+  tls: {certificates: [{certificate: a.crt, key: a.key}, {certificate: b.crt, key: b.key}]}
+  proxy_protocol: true
+  trusted_proxies: [10.1.2.3/8, "fd00::1"]
+  path: {encoded_slash: keep, merge_slashes: false}
+  limits: {connections: 10, header_bytes: 8KiB, header_timeout: 1s, idle: none, write_stall: null, h2_streams: 9}
+- {name: raw, address: "127.0.0.1:0", protocol: tcp}
+routes:
+- name: everything
+  listeners: [web]
+  match:
+  - hosts: [A.Example.com, "*.B.example.com"]
+    path: {prefix: /%7euser/a%2fb/}
+    methods: [GET, PURGE]
+    headers: {X-A: b, x-b: {regex: "p|q"}, x-c: {present: false}, x-d: {not: 1.10}, x-e: {in: [2, r]}}
+    query: {v: 2}
+    cookies: {c: always}
+  - path: {prefix: /}
+  priority: -5
+  split:
+  - cluster: one
+    weight: 0
+    request_headers: {set: {x-a: 1}, add: {x-b: true}, remove: [X-C]}
+    response_headers: {remove: [server]}
+  - {cluster: two, weight: 1000000}
+  cutover: at_once
+  timeouts: {first_byte: 1s, idle: 2s, request_body: 3s, total: 4s, tunnel: 5s}
+  rewrite: {prefix: /new, host: "up.internal:81"}
+  request_headers: {set: {x-team: ml}}
+  response_headers: {add: {x-served-by: forebay}}
+- {name: exact, match: {path: {exact: /old}}, redirect: {scheme: https, host: H.example, port: 8443, path: /new, status: 308}}
+- {name: pattern, match: {path: {regex: "/r/[0-9]+"}}, rewrite: {regex: {find: "^/r/([0-9]+)", with: "/s/$1"}}, cluster: one, body: {max: none}}
+- {name: whole, match: {path: {exact: /w}}, rewrite: {path: /x}, cluster: one}
+- {name: ping, match: {path: {exact: /ping}}, respond: {status: 204, headers: {x-a: b}, body: ok}}
+- {name: bytes, listeners: [raw], cluster: three}
+clusters:
+- name: one
+  server: llama.cpp
+  endpoints: ["10.0.0.1:1", {address: "[FD00::1]:2", weight: 3, labels: {version: 1.10}}]
+  subset: {version: 1.10}
+  protocol: http2
+  tls: {server_name: m.example.com, ca: ca.crt, certificate: c.crt, key: /abs/c.key}
+  balance: {hash: {header: x-user}}
+  connect_timeout: 250ms
+  keepalive: {idle: 4s, max_idle: 5}
+  breaker: {connections: none, requests: 6}
+- {name: two, discover: {dns: {name: two.internal, port: 80, refresh: 9s}}, balance: {hash: {cookie: fb}}, tls: {}}
+- {name: three, endpoints: ["h:1"], balance: {hash: {client_ip: true}}}
+"#;
+
+fn everything() -> Config {
+    let mut file = shipped::source("conf/all.yaml", EVERYTHING);
+    file.directory = "conf".into();
+    let env = |name: &str| (name == "TOKEN").then(|| "t0ken".to_owned());
+    let loaded = load(&[file], &env).unwrap_or_else(|problems| panic!("{problems}"));
+    assert_eq!(loaded.warnings.len(), 0, "{:?}", loaded.warnings);
+    loaded.config
+}
+
+#[test]
+fn it_fits_the_schema_and_leaves_no_key_out() {
+    fn keys(schema: &Value, found: &mut Vec<String>) {
+        match schema {
+            Value::Object(fields) => {
+                if let Some(Value::Object(properties)) = fields.get("properties") {
+                    found.extend(properties.keys().cloned());
+                }
+                fields.values().for_each(|value| keys(value, found));
+            }
+            Value::Array(items) => items.iter().for_each(|item| keys(item, found)),
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+        }
+    }
+    let schema = json_schema();
+    let instance: Value = serde_saphyr::from_str(EVERYTHING).unwrap();
+    let validator = jsonschema::validator_for(&schema).unwrap();
+    let problems: Vec<String> = validator
+        .iter_errors(&instance)
+        .map(|error| format!("{}: {error}", error.instance_path()))
+        .collect();
+    assert!(problems.is_empty(), "{problems:#?}");
+    let mut found = Vec::new();
+    keys(&schema, &mut found);
+    for key in found {
+        assert!(
+            EVERYTHING.contains(&format!("{key}:")),
+            "no example of `{key}`"
+        );
+    }
+}
+
+#[test]
+fn process_listeners_and_log_arrive() {
+    let config = everything();
+    assert_eq!(config.workers.map(u32::from), Some(3));
+    assert_eq!(
+        (config.drain.delay, config.drain.timeout),
+        (Some(Duration::from_secs(1)), Duration::from_secs(120))
+    );
+    assert_eq!(config.max_memory, Some(1 << 30));
+    assert_eq!(config.admin.token.as_ref().unwrap().0, "t0ken");
+    assert_eq!(
+        config
+            .admin
+            .tls
+            .as_ref()
+            .unwrap()
+            .client_ca
+            .as_ref()
+            .unwrap()
+            .to_str(),
+        Some("conf/admin-ca.crt")
+    );
+    let log = config.access_log.as_ref().unwrap();
+    assert_eq!(log.target, LogTarget::File("conf/access.log".into()));
+    assert!(matches!(&log.format, LogFormat::Envoy(format) if format.ends_with("%%\n")));
+    assert_eq!((log.sample, log.slow), (125_000, None));
+
+    let [web, raw] = &config.listeners[..] else {
+        panic!()
+    };
+    assert_eq!(raw.protocol, ListenerProtocol::Tcp);
+    assert_eq!(web.tls.as_ref().unwrap().certificates.len(), 2);
+    let nets: Vec<String> = web
+        .trusted_proxies
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!(nets, ["10.0.0.0/8", "fd00::1/128"]);
+    assert_eq!(
+        (web.path.encoded_slash, web.path.merge_slashes),
+        (EncodedSlash::Keep, false)
+    );
+    assert_eq!(
+        (
+            web.limits.headers,
+            web.limits.header_bytes,
+            web.limits.h2_streams
+        ),
+        (50, 8192, 9)
+    );
+    assert_eq!((web.limits.idle, web.limits.write_stall), (None, None));
+}
+
+#[test]
+fn routes_arrive() {
+    let config = everything();
+    let route = &config.routes[0];
+    assert_eq!((route.priority, route.body_max), (-5, Some(1 << 20)));
+    assert_eq!(
+        format!("{:?}", route.matches[0].hosts),
+        r#"[Exact("a.example.com"), Suffix(".b.example.com")]"#
+    );
+    assert!(
+        matches!(&route.matches[0].path, Some(PathMatch::Prefix(path)) if path == "/~user/a%2Fb")
+    );
+    assert!(matches!(&route.matches[1].path, Some(PathMatch::Prefix(path)) if path.is_empty()));
+    let headers: Vec<String> = route.matches[0]
+        .headers
+        .iter()
+        .map(|(_, value)| format!("{value:?}"))
+        .collect();
+    assert_eq!(
+        headers,
+        [
+            r#"Exact("b")"#,
+            r#"Regex(Regex("^(?:p|q)$"))"#,
+            "Present(false)",
+            r#"Not("1.10")"#,
+            r#"In(["2", "r"])"#
+        ]
+    );
+    let Action::Forward(members) = &route.action else {
+        panic!()
+    };
+    assert_eq!(
+        members
+            .iter()
+            .map(|member| member.weight)
+            .collect::<Vec<_>>(),
+        [0, 1_000_000]
+    );
+    assert_eq!(members[0].request_headers.remove[0], "x-c");
+    assert!(matches!(&route.rewrite.path, Some(PathRewrite::Prefix(path)) if path == "/new"));
+    assert_eq!(route.rewrite.host.as_ref().unwrap(), "up.internal:81");
+    assert_eq!(route.timeouts.total, Some(Duration::from_secs(4)));
+    let Action::Redirect(redirect) = &config.routes[1].action else {
+        panic!()
+    };
+    assert_eq!(
+        (
+            redirect.host.as_deref(),
+            redirect.port,
+            redirect.status.as_u16()
+        ),
+        (Some("h.example"), Some(8443), 308)
+    );
+    assert!(
+        matches!(&config.routes[2].matches[0].path, Some(PathMatch::Regex(regex)) if !regex.is_match("/x/r/1"))
+    );
+    assert_eq!(config.routes[2].body_max, None);
+    let Action::Respond(respond) = &config.routes[4].action else {
+        panic!()
+    };
+    assert_eq!(
+        (respond.status.as_u16(), respond.body.as_str()),
+        (204, "ok")
+    );
+}
+
+#[test]
+fn clusters_arrive() {
+    let config = everything();
+    let [one, two, three] = &config.clusters[..] else {
+        panic!()
+    };
+    assert_eq!(
+        (one.server, one.protocol),
+        (ServerKind::LlamaCpp, UpstreamProtocol::Http2)
+    );
+    assert_eq!(
+        (
+            one.endpoints[1].host.as_str(),
+            one.endpoints[1].port,
+            one.endpoints[1].weight
+        ),
+        ("fd00::1", 2, 3)
+    );
+    assert_eq!(one.endpoints[1].labels["version"], "1.10");
+    assert_eq!(
+        one.tls.as_ref().unwrap().key.as_ref().unwrap().to_str(),
+        Some("/abs/c.key")
+    );
+    assert_eq!(
+        (one.breaker.connections, one.breaker.requests),
+        (None, Some(6))
+    );
+    assert_eq!(
+        (one.connect_timeout, two.connect_timeout),
+        (Duration::from_millis(250), Duration::from_secs(7))
+    );
+    assert!(matches!(&one.balance, Balance::Hash(HashKey::Header(name)) if name == "x-user"));
+    assert!(
+        matches!(&two.discover, Some(Discover::Dns { port: 80, refresh, .. }) if refresh.as_secs() == 9)
+    );
+    assert_eq!(two.tls, Some(forebay_config::ClientTls::default()));
+    assert_eq!(three.balance, Balance::Hash(HashKey::ClientIp));
+}
+
+#[test]
+fn comments_cost_nothing() {
+    let text = EVERYTHING.replace('\n', &format!("\n{}", "  # a comment\n\n".repeat(200)));
+    let file = shipped::source("a.yaml", &text);
+    load(&[file], &|_| Some("x".to_owned())).unwrap_or_else(|problems| panic!("{problems}"));
+}

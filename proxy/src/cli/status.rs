@@ -1,0 +1,97 @@
+//! `forebay status`.
+
+use std::process::ExitCode;
+
+use clap::Args;
+use serde_json::Value;
+
+use super::client::{AdminArgs, Client, ClientError};
+use super::{print, print_json, table};
+
+/// Flags of `forebay status`.
+#[derive(Args, Clone, Debug, Default)]
+pub struct StatusArgs {
+    /// Which proxy is asked.
+    #[command(flatten)]
+    pub admin: AdminArgs,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Prints what a running proxy serves.
+pub async fn run(args: StatusArgs) -> ExitCode {
+    match ask(&args).await {
+        Ok((status, _)) if args.json => print_json(&status),
+        Ok((status, clusters)) => print(&render(&status, &clusters)),
+        Err(error) => error.report(),
+    }
+}
+
+async fn ask(args: &StatusArgs) -> Result<(Value, Value), ClientError> {
+    let client = Client::new(&args.admin)?;
+    let status = client.get("/api/config/status").await?;
+    let clusters = if args.json { Value::Null } else { client.get("/api/clusters").await? };
+    Ok((status, clusters))
+}
+
+fn render(status: &Value, clusters: &Value) -> String {
+    let text = |value: &Value| match value {
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    };
+    let list = |key: &str| status[key].as_array().cloned().unwrap_or_default();
+    let mut rows = vec![
+        vec!["generation".to_owned(), text(&status["generation"])],
+        vec!["hash".to_owned(), text(&status["hash"])],
+        vec!["applied".to_owned(), text(&status["applied_at"])],
+    ];
+    rows.extend(list("sources").iter().map(|source| vec!["source".to_owned(), text(source)]));
+    rows.extend(list("warnings").iter().map(|warning| vec!["warning".to_owned(), text(warning)]));
+    rows.extend(list("overrides").iter().map(|change| vec!["override".to_owned(), text(change)]));
+    if let Value::Object(error) = &status["last_error"] {
+        let place = ["file", "line", "column"].iter().filter_map(|key| error.get(*key));
+        let place: Vec<String> = place.filter(|value| !value.is_null()).map(text).collect();
+        let message = error.get("message").map(text).unwrap_or_default();
+        let at = error.get("at").map(text).unwrap_or_default();
+        let place = place.join(":");
+        let colon = if place.is_empty() { "" } else { ": " };
+        rows.push(vec!["refused".to_owned(), format!("{place}{colon}{message} ({at})")]);
+    }
+    let mut out = table::table(&[], &rows);
+    let clusters = clusters["clusters"].as_array().cloned().unwrap_or_default();
+    if !clusters.is_empty() {
+        let row = |cluster: &Value| {
+            let endpoints = cluster["endpoints"].as_array().map_or(0, Vec::len);
+            let numbers = [&cluster["in_flight"], &cluster["connections"]].map(text);
+            let [in_flight, connections] = numbers;
+            vec![text(&cluster["name"]), endpoints.to_string(), in_flight, connections]
+        };
+        let rows: Vec<Vec<String>> = clusters.iter().map(row).collect();
+        out.push('\n');
+        out.push_str(&table::table(&["CLUSTER", "ENDPOINTS", "IN FLIGHT", "CONNECTIONS"], &rows));
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_status_reads_well() {
+        let status = json!({
+            "generation": 3, "hash": "abc", "applied_at": "2026-01-01T00:00:00Z", "sources": ["a.yaml"],
+            "warnings": ["`workers` changed"], "overrides": [],
+            "last_error": {"message": "unknown key", "file": "a.yaml", "line": 3, "column": null, "at": "then"},
+        });
+        let clusters = json!({"clusters": [{"name": "c", "endpoints": [{}], "in_flight": 1, "connections": 2}]});
+        assert_eq!(
+            render(&status, &clusters),
+            "generation  3\nhash        abc\napplied     2026-01-01T00:00:00Z\nsource      a.yaml\n\
+             warning     `workers` changed\nrefused     a.yaml:3: unknown key (then)\n\n\
+             CLUSTER  ENDPOINTS  IN FLIGHT  CONNECTIONS\nc        1          1          2\n"
+        );
+    }
+}

@@ -1,0 +1,536 @@
+//! What acts on a running proxy: reload, drain, status. The admin API, signals and the file watch all call it.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use arc_swap::ArcSwap;
+use forebay_config::diagnostic::{Diagnostic, Diagnostics};
+use forebay_config::load::{Loaded, SourceFile};
+use forebay_config::{Config, Position};
+use serde::Serialize;
+use tokio::sync::{oneshot, watch};
+
+use crate::access_log::AccessLog;
+use crate::discovery::Discovery;
+use crate::load::{self, LoadError};
+use crate::metrics::Metrics;
+use crate::snapshot::{Build, BuildError, Registry, Snapshot};
+use crate::sockets::Sockets;
+use crate::tls;
+use crate::worker::{Order, Shared, Stage};
+
+/// After GOAWAY, how long idle HTTP/1.1 connections are still served.
+const IDLE_GRACE: Duration = Duration::from_secs(1);
+/// How often the stop looks whether requests that no close announces have ended.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// Where a configuration comes from.
+#[derive(Clone, Debug)]
+pub enum Source {
+    /// Files and directories, watched.
+    Paths(Vec<PathBuf>),
+    /// Text that is part of the program, such as the demo's.
+    Text(Arc<str>),
+}
+
+impl Source {
+    /// Reads and checks it; blocking.
+    ///
+    /// # Errors
+    ///
+    /// Unreadable or illegal.
+    pub fn load(&self) -> Result<(Loaded, Vec<SourceFile>), LoadError> {
+        match self {
+            Self::Paths(paths) => load::load(paths),
+            Self::Text(text) => {
+                let sources = vec![SourceFile {
+                    name: "embedded".into(),
+                    directory: PathBuf::from("."),
+                    text: text.to_string(),
+                }];
+                match forebay_config::load::load(&sources, &|_| None) {
+                    Ok(loaded) => Ok((loaded, sources)),
+                    Err(diagnostics) => Err(LoadError::Invalid { diagnostics, sources }),
+                }
+            }
+        }
+    }
+}
+
+/// Why a new configuration did not go live. The last good one serves on.
+#[derive(Debug, thiserror::Error)]
+pub enum ReloadError {
+    /// Unreadable or illegal.
+    #[error("{0}")]
+    Load(LoadError),
+    /// Legal, but a file it names cannot be used.
+    #[error("{0}")]
+    Build(#[from] BuildError),
+    /// A new listener could not be bound.
+    #[error("cannot bind listener `{name}` to {address}: {error}")]
+    Bind {
+        /// The listener.
+        name: String,
+        /// Its address.
+        address: std::net::SocketAddr,
+        /// What the system said.
+        error: std::io::Error,
+        /// Where it was written.
+        position: Position,
+    },
+    /// The access log could not be opened.
+    #[error("cannot open the access log: {0}")]
+    Log(std::io::Error),
+    /// The process is stopping.
+    #[error("the proxy is draining")]
+    Draining,
+}
+
+impl ReloadError {
+    /// Where in the configuration the first problem is.
+    pub fn position(&self) -> Option<&Position> {
+        match self {
+            Self::Load(LoadError::Invalid { diagnostics, .. }) => diagnostics.first_error().map(|d| &d.position),
+            Self::Build(error) => error.position.as_ref(),
+            Self::Bind { position, .. } => Some(position),
+            Self::Load(LoadError::Read(_)) | Self::Log(_) | Self::Draining => None,
+        }
+    }
+
+    /// Every finding, when there are any.
+    pub fn diagnostics(&self) -> Option<&Diagnostics> {
+        match self {
+            Self::Load(LoadError::Invalid { diagnostics, .. }) => Some(diagnostics),
+            _ => None,
+        }
+    }
+
+    /// One line for status and log.
+    pub fn summary(&self) -> String {
+        match self {
+            Self::Load(LoadError::Invalid { diagnostics, .. }) => {
+                diagnostics.first_error().map_or_else(|| self.to_string(), |first| first.message.clone())
+            }
+            _ => self.to_string(),
+        }
+    }
+}
+
+/// `/api/config/status`.
+#[derive(Clone, Debug, Serialize)]
+pub struct Status {
+    /// Number of the live configuration.
+    pub generation: u64,
+    /// Of its text.
+    pub hash: String,
+    /// RFC 3339.
+    pub applied_at: String,
+    /// The files it came from.
+    pub sources: Vec<String>,
+    /// What `validate` would say, and keys that wait for a restart.
+    pub warnings: Vec<String>,
+    /// Changes made through the API that are not in the files.
+    pub overrides: Vec<String>,
+    /// The last reload that failed, until one succeeds.
+    pub last_error: Option<LastError>,
+}
+
+/// Why the last reload failed.
+#[derive(Clone, Debug, Serialize)]
+pub struct LastError {
+    /// One line.
+    pub message: String,
+    /// File at fault.
+    pub file: Option<String>,
+    /// 1-based.
+    pub line: Option<u32>,
+    /// 1-based.
+    pub column: Option<u32>,
+    /// RFC 3339.
+    pub at: String,
+}
+
+/// What a reload works on; one at a time.
+struct Workshop {
+    registry: Registry,
+    sockets: Sockets,
+    discovery: Discovery,
+    first: Arc<Config>,
+}
+
+/// A running proxy, as seen from outside the workers.
+pub struct Control {
+    source: Source,
+    shared: Arc<Shared>,
+    workshop: tokio::sync::Mutex<Workshop>,
+    snapshot: ArcSwap<Snapshot>,
+    status: Mutex<Status>,
+    stage: watch::Sender<Stage>,
+    draining: AtomicBool,
+    /// Where the admin API really listens.
+    pub admin: std::net::SocketAddr,
+    /// Where the probes really listen.
+    pub probes: Option<std::net::SocketAddr>,
+    watched: watch::Sender<BTreeSet<PathBuf>>,
+}
+
+/// What a [`Control`] begins with.
+#[expect(missing_docs, reason = "the fields are those of `Control`")]
+pub struct Parts {
+    pub source: Source,
+    pub shared: Arc<Shared>,
+    pub registry: Registry,
+    pub sockets: Sockets,
+    pub discovery: Discovery,
+    pub snapshot: Arc<Snapshot>,
+    pub sources: Vec<SourceFile>,
+    pub warnings: Vec<Diagnostic>,
+    pub admin: std::net::SocketAddr,
+    pub probes: Option<std::net::SocketAddr>,
+}
+
+impl Control {
+    /// The control of a proxy that serves its first snapshot.
+    pub fn new(parts: Parts) -> Arc<Self> {
+        let status = status_of(&parts.snapshot, &parts.sources, &parts.warnings, Vec::new());
+        let metrics = &parts.shared.metrics;
+        sync_metrics(metrics, &parts.snapshot);
+        let watched = watch::Sender::new(files_of(&parts.source, &parts.snapshot));
+        Arc::new(Self {
+            workshop: tokio::sync::Mutex::new(Workshop {
+                registry: parts.registry,
+                sockets: parts.sockets,
+                discovery: parts.discovery,
+                first: Arc::clone(&parts.snapshot.config),
+            }),
+            snapshot: ArcSwap::new(parts.snapshot),
+            source: parts.source,
+            shared: parts.shared,
+            status: Mutex::new(status),
+            stage: watch::Sender::new(Stage::Running),
+            draining: AtomicBool::new(false),
+            admin: parts.admin,
+            probes: parts.probes,
+            watched,
+        })
+    }
+
+    /// The snapshot that serves.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshot.load_full()
+    }
+
+    /// Every metric.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.shared.metrics
+    }
+
+    /// Where the configuration comes from.
+    pub fn source(&self) -> &Source {
+        &self.source
+    }
+
+    /// What the workers share.
+    pub fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// `/api/config/status`.
+    pub fn status(&self) -> Status {
+        self.status.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Where the listeners are really bound, by name.
+    pub async fn addresses(&self) -> Vec<(String, std::net::SocketAddr)> {
+        self.workshop.lock().await.sockets.addresses()
+    }
+
+    /// Loaded, bound, and not draining.
+    pub fn is_ready(&self) -> bool {
+        !self.is_draining()
+    }
+
+    /// True once a drain has begun.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    /// The files whose content a reload depends on; changes when a reload names others.
+    pub fn watched(&self) -> watch::Receiver<BTreeSet<PathBuf>> {
+        self.watched.subscribe()
+    }
+
+    /// Opens log files again, after they were moved away.
+    pub fn reopen_logs(&self) {
+        if let Some(log) = &self.snapshot.load().log
+            && let Err(error) = log.reopen()
+        {
+            tracing::warn!(%error, "the access log cannot be opened again");
+        }
+    }
+
+    /// Reads the configuration again and applies it whole, or not at all. Returns once every worker serves by it.
+    ///
+    /// # Errors
+    ///
+    /// Nothing live has changed then; the error is counted, logged and in the status.
+    pub async fn reload(&self) -> Result<Status, ReloadError> {
+        let mut workshop = self.workshop.lock().await;
+        match self.apply(&mut workshop).await {
+            Ok(()) => Ok(self.status()),
+            Err(error) => {
+                self.reject(&error);
+                Err(error)
+            }
+        }
+    }
+
+    fn reject(&self, error: &ReloadError) {
+        self.shared.metrics.config_rejected();
+        let position = error.position();
+        tracing::error!(
+            generation = self.snapshot.load().generation,
+            "the new configuration is refused, the last good one serves on: {error}"
+        );
+        let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
+        status.last_error = Some(LastError {
+            message: error.summary(),
+            file: position.map(|p| p.file.to_string()),
+            line: position.map(|p| p.line),
+            column: position.map(|p| p.column),
+            at: rfc3339(SystemTime::now()),
+        });
+    }
+
+    async fn apply(&self, workshop: &mut Workshop) -> Result<(), ReloadError> {
+        if self.is_draining() {
+            return Err(ReloadError::Draining);
+        }
+        let source = self.source.clone();
+        let (loaded, sources) =
+            blocking(move || source.load()).await.map_err(ReloadError::Load)?;
+        let old = self.snapshot.load_full();
+        let config = Arc::new(loaded.config);
+        let log = open_log(&config, Some(&old), &self.shared.metrics).map_err(ReloadError::Log)?;
+        let mut registry = std::mem::take(&mut workshop.registry);
+        let metrics = Arc::clone(&self.shared.metrics);
+        let before = Arc::clone(&old);
+        let hash = hash_of(&sources);
+        let (built, registry) = blocking(move || {
+            let build = Build {
+                config,
+                hash,
+                generation: before.generation + 1,
+                old: Some(&before),
+                metrics: &metrics,
+                log,
+            };
+            (build.run(&mut registry), registry)
+        })
+        .await;
+        workshop.registry = registry;
+        let snapshot = Arc::new(built?);
+        // Bound before the swap: a failure here leaves everything as it was.
+        let bound = workshop.sockets.bind(&snapshot, &self.shared)?;
+        workshop.discovery.follow(&snapshot).await;
+        self.publish(&snapshot).await;
+        workshop.sockets.switch(bound, &self.shared);
+        workshop.registry.retain(&snapshot);
+        sync_metrics(&self.shared.metrics, &snapshot);
+        let waits = restart_warnings(&workshop.first, &snapshot.config);
+        *self.status.lock().unwrap_or_else(PoisonError::into_inner) =
+            status_of(&snapshot, &sources, &loaded.warnings, waits);
+        self.watched.send_replace(files_of(&self.source, &snapshot));
+        if let Some(log) = &old.log
+            && snapshot.log.as_ref().is_none_or(|new| !Arc::ptr_eq(log, new))
+        {
+            log.flush(Duration::from_secs(1));
+        }
+        tracing::info!(generation = snapshot.generation, hash = snapshot.hash, "configuration applied");
+        Ok(())
+    }
+
+    /// Returns when every worker serves by the snapshot.
+    async fn publish(&self, snapshot: &Arc<Snapshot>) {
+        let mut applied = Vec::new();
+        for mailbox in &self.shared.mailboxes {
+            let (tx, rx) = oneshot::channel();
+            if mailbox.send(Order::Publish(Arc::clone(snapshot), tx)).is_ok() {
+                applied.push(rx);
+            }
+        }
+        for worker in applied {
+            let _ = worker.await;
+        }
+        self.snapshot.store(Arc::clone(snapshot));
+    }
+
+    /// Begins to stop, once: new work is refused step by step, work in progress finishes.
+    ///
+    /// * `delay`: how long answers only announce it; `None`: as configured
+    /// * `timeout`: how long work in progress may take after that; `None`: as configured
+    pub fn drain(self: &Arc<Self>, delay: Option<Duration>, timeout: Option<Duration>) {
+        if self.draining.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let config = self.snapshot.load().config.drain.clone();
+        let delay = delay.or(config.delay).unwrap_or_else(default_delay);
+        let timeout = timeout.unwrap_or(config.timeout);
+        tracing::info!(?delay, ?timeout, "draining");
+        let control = Arc::clone(self);
+        tokio::spawn(async move { control.run_drain(delay, timeout).await });
+    }
+
+    async fn run_drain(&self, delay: Duration, timeout: Duration) {
+        self.enter(Stage::Announcing);
+        tokio::time::sleep(delay).await;
+        self.enter(Stage::Closing);
+        self.workshop.lock().await.sockets.close();
+        let end = tokio::time::Instant::now() + timeout;
+        let grace = IDLE_GRACE.min(timeout);
+        if tokio::time::timeout(grace, self.idle()).await.is_err() {
+            self.enter(Stage::Idle);
+            let _ = tokio::time::timeout_at(end, self.idle()).await;
+        }
+        self.enter(Stage::Ended);
+    }
+
+    /// Cuts a drain short: everything ends now.
+    pub fn end(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+        self.enter(Stage::Ended);
+    }
+
+    fn enter(&self, stage: Stage) {
+        self.stage.send_if_modified(|now| {
+            let later = stage > *now;
+            if later {
+                *now = stage;
+                for mailbox in &self.shared.mailboxes {
+                    let _ = mailbox.send(Order::Enter(stage));
+                }
+            }
+            later
+        });
+    }
+
+    async fn idle(&self) {
+        while self.shared.connections() > 0 {
+            let _ = tokio::time::timeout(LOOK, self.shared.closed.notified()).await;
+        }
+    }
+
+    /// Returns when a drain has ended; starts nothing.
+    pub async fn drained(&self) {
+        let mut stage = self.stage.subscribe();
+        let _ = stage.wait_for(|stage| *stage == Stage::Ended).await;
+    }
+
+    /// Writes out what the access log still holds.
+    pub fn close_logs(&self) {
+        if let Some(log) = &self.snapshot.load().log {
+            log.close();
+        }
+    }
+}
+
+/// 5 s in a Kubernetes pod, where endpoints learn of the end late; else none.
+fn default_delay() -> Duration {
+    match std::env::var_os("KUBERNETES_SERVICE_HOST") {
+        Some(_) => Duration::from_secs(5),
+        None => Duration::ZERO,
+    }
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(failed) => std::panic::resume_unwind(failed.into_panic()),
+    }
+}
+
+/// Opens the access log, or keeps the one that is open when nothing about it changed.
+///
+/// # Errors
+///
+/// The file cannot be opened.
+pub fn open_log(
+    config: &Config,
+    old: Option<&Snapshot>,
+    metrics: &Metrics,
+) -> std::io::Result<Option<Arc<AccessLog>>> {
+    let Some(wanted) = &config.access_log else { return Ok(None) };
+    if let Some(old) = old
+        && old.config.access_log.as_ref() == Some(wanted)
+    {
+        return Ok(old.log.clone());
+    }
+    AccessLog::start(wanted, metrics.access_log_dropped()).map(Some)
+}
+
+/// Identifies a configuration by its text.
+pub fn hash_of(sources: &[SourceFile]) -> String {
+    let mut hasher = xxhash_rust::xxh3::Xxh3::new();
+    for source in sources {
+        hasher.update(source.name.as_bytes());
+        hasher.update(&[0]);
+        hasher.update(source.text.as_bytes());
+        hasher.update(&[0]);
+    }
+    format!("{:032x}", hasher.digest128())
+}
+
+/// Seconds precision, UTC.
+pub fn rfc3339(time: SystemTime) -> String {
+    crate::access_log::rfc3339(time)
+}
+
+fn status_of(snapshot: &Snapshot, sources: &[SourceFile], warnings: &[Diagnostic], more: Vec<String>) -> Status {
+    Status {
+        generation: snapshot.generation,
+        hash: snapshot.hash.clone(),
+        applied_at: rfc3339(snapshot.applied_at),
+        sources: sources.iter().map(|s| s.name.to_string()).collect(),
+        warnings: warnings.iter().map(ToString::to_string).chain(more).collect(),
+        overrides: Vec::new(),
+        last_error: None,
+    }
+}
+
+/// Keys that only a restart applies.
+fn restart_warnings(first: &Config, now: &Config) -> Vec<String> {
+    let mut waits = Vec::new();
+    if first.workers != now.workers {
+        waits.push("`workers` changed: it takes effect at the next start".to_owned());
+    }
+    if first.admin != now.admin {
+        waits.push("`admin` changed: it takes effect at the next start".to_owned());
+    }
+    waits
+}
+
+fn sync_metrics(metrics: &Metrics, snapshot: &Snapshot) {
+    let pairs = snapshot.config.routes.iter().flat_map(|route| {
+        let clusters: Vec<&str> = match &route.action {
+            forebay_config::Action::Forward(members) => members.iter().map(|m| m.cluster.as_str()).collect(),
+            _ => vec![""],
+        };
+        clusters.into_iter().map(|cluster| (route.name.as_str(), cluster)).collect::<Vec<_>>()
+    });
+    metrics.sync(pairs);
+    metrics.config_applied(snapshot.generation, &snapshot.hash);
+}
+
+/// Everything a reload reads: the configuration itself, certificates, keys and CA bundles.
+fn files_of(source: &Source, snapshot: &Snapshot) -> BTreeSet<PathBuf> {
+    let mut files: BTreeSet<PathBuf> = match source {
+        Source::Paths(paths) => paths.iter().filter(|p| p.as_os_str() != "-").cloned().collect(),
+        Source::Text(_) => BTreeSet::new(),
+    };
+    files.extend(snapshot.config.listeners.iter().filter_map(|l| l.tls.as_ref()).flat_map(tls::server::files_of));
+    files.extend(snapshot.config.clusters.iter().filter_map(|c| c.tls.as_ref()).flat_map(tls::client::files_of));
+    files
+}
