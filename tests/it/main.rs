@@ -3,4 +3,9 @@
 
 mod basics;
 mod deploy;
+mod drain;
+mod http2;
+mod listeners;
+mod reload;
+mod tls;
 mod support;

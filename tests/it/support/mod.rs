@@ -2,7 +2,9 @@
 //! they got byte for byte and answer as told, and a raw client.
 
 pub mod client;
+pub mod h2;
 pub mod proxy;
+pub mod tls;
 pub mod upstream;
 
 pub use client::Client;
