@@ -113,6 +113,8 @@ codes! {
     TlsPair = Error "E028";
     /// A rewrite that does not fit its match.
     Rewrite = Error "E029";
+    /// A certificate, key or CA bundle that cannot be used.
+    UnusableFile = Error "E030";
     /// A cluster that no route names.
     UnusedCluster = Warning "W001";
     /// A route that no request can reach.
@@ -123,6 +125,8 @@ codes! {
     EmptySubset = Warning "W004";
     /// A key that has no effect where it is.
     NoEffect = Warning "W005";
+    /// A certificate that clients will not accept because of its dates.
+    CertificateDates = Warning "W006";
 }
 
 impl Serialize for Code {

@@ -11,7 +11,7 @@ use crate::canonical::Target;
 use crate::connection::Connection;
 use crate::error::Reason;
 use crate::gateway::is_grpc;
-use crate::headers::X_FOREBAY_REASON;
+use crate::headers::{Survey, X_FOREBAY_REASON};
 
 /// Why a request is refused, and what goes with it.
 #[derive(Debug)]
@@ -55,14 +55,14 @@ pub struct Manners(Shape);
 
 impl Manners {
     /// Reads the caller's protocol from its request.
-    pub fn of(request: &Request<Incoming>) -> Self {
+    pub fn of(request: &Request<Incoming>, survey: &Survey) -> Self {
         let headers = request.headers();
         let path = request.uri().path();
         let wants_html = || {
             let accept = headers.get(ACCEPT).and_then(|value| value.to_str().ok());
             accept.is_some_and(|accept| accept.contains("text/html"))
         };
-        Self(if is_grpc(headers) {
+        Self(if survey.content_type && is_grpc(headers) {
             Shape::Grpc
         } else if is_inference(path) {
             Shape::Inference

@@ -181,7 +181,7 @@ impl Body {
     /// An endpoint's answer; `lease` is the connection it comes from.
     pub fn upstream(incoming: Incoming, lease: Lease, exchange: Exchange) -> Self {
         if http_body::Body::is_end_stream(&incoming) {
-            lease.release();
+            lease.release(exchange.flow().last());
             exchange.finish();
             return Self { kind: Kind::Own(None), exchange: None };
         }
@@ -227,12 +227,12 @@ impl UpstreamBody {
                     true
                 };
                 if last {
-                    self.finish();
+                    self.finish(flow);
                 }
                 Poll::Ready(Some(Ok(frame)))
             }
             Poll::Ready(None) if ended || !self.http2 => {
-                self.finish();
+                self.finish(flow);
                 Poll::Ready(None)
             }
             // An error, or RST_STREAM(NO_ERROR) that hyper shows as a clean end. Said one poll later:
@@ -245,9 +245,9 @@ impl UpstreamBody {
         }
     }
 
-    fn finish(&mut self) {
+    fn finish(&mut self, flow: &Flow) {
         if let Some(lease) = self.lease.take() {
-            lease.release();
+            lease.release(flow.last());
         }
     }
 

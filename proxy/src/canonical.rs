@@ -2,6 +2,7 @@
 //! that routing, logs and forwarding share.
 
 use std::borrow::Cow;
+use std::rc::Rc;
 
 use forebay_config::canonical::{canonical_host, canonical_path};
 use forebay_config::{Limits, PathOptions};
@@ -13,11 +14,12 @@ use crate::answer::Refusal;
 use crate::connection::Connection;
 use crate::error::Reason;
 use crate::gateway;
+use crate::headers::Survey;
 
 /// Where a request wants to go.
 pub struct Target<'r> {
     /// Lower case, no port, no trailing dot.
-    pub host: Cow<'r, str>,
+    pub host: Rc<str>,
     /// Canonical, without query.
     pub path: Cow<'r, str>,
     /// As it was sent, without the question mark.
@@ -31,7 +33,7 @@ pub struct Target<'r> {
 /// # Errors
 ///
 /// The reason to answer with.
-pub fn check_framing(request: &Request<Incoming>, limits: &Limits) -> Result<(), Refusal> {
+pub fn check_framing(request: &Request<Incoming>, survey: &Survey, limits: &Limits) -> Result<(), Refusal> {
     let headers = request.headers();
     if gateway::is_refused_method(request.method()) {
         return Err(Refusal::method_not_allowed(&[]));
@@ -39,7 +41,9 @@ pub fn check_framing(request: &Request<Incoming>, limits: &Limits) -> Result<(),
     if headers.len() > limits.headers as usize {
         return Err(Reason::HeadersTooLarge.into());
     }
-    if let Some(coding) = headers.get(TRANSFER_ENCODING) {
+    if survey.transfer_encoding
+        && let Some(coding) = headers.get(TRANSFER_ENCODING)
+    {
         let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
         let single = codings.next().is_some() && codings.next().is_none();
         let text = coding.to_str().map_err(|_| Reason::BadRequest)?.trim();
@@ -50,7 +54,8 @@ pub fn check_framing(request: &Request<Incoming>, limits: &Limits) -> Result<(),
             return Err(Reason::NotImplemented.into());
         }
     }
-    if let Some(expect) = headers.get(EXPECT)
+    if survey.expect
+        && let Some(expect) = headers.get(EXPECT)
         && !expect.as_bytes().trim_ascii().eq_ignore_ascii_case(b"100-continue")
     {
         return Err(Reason::ExpectationFailed.into());
@@ -69,7 +74,9 @@ pub fn target<'r>(
     options: PathOptions,
 ) -> Result<Target<'r>, Refusal> {
     let (authority, written) = authority(request, connection)?;
-    let host = canonical_host(written).map_err(|_| Reason::BadHost)?;
+    let host = connection.canonical_host(written, || {
+        canonical_host(written).map(|host| Rc::from(host.as_ref())).map_err(|_| Reason::BadHost)
+    })?;
     if let Some((certificates, name)) = &connection.tls
         && name.as_deref() != Some(host.as_ref())
         && !certificates.covers(name.as_deref(), &host)

@@ -61,6 +61,8 @@ pub struct Connection {
     view: Cell<(u64, usize)>,
     /// A tunnel waits to take the socket over.
     tunnel: RefCell<Option<Tunnel>>,
+    /// The last host as it was written, and its canonical form.
+    host: RefCell<Option<(Box<str>, Rc<str>)>>,
     /// Only the close of the connection ends the present answer.
     close_delimited: Cell<bool>,
 }
@@ -113,6 +115,7 @@ impl Connection {
             served: Cell::new(0),
             view: Cell::new((0, 0)),
             tunnel: RefCell::default(),
+            host: RefCell::default(),
             close_delimited: Cell::new(false),
         })
     }
@@ -162,6 +165,26 @@ impl Connection {
     /// The peer's address, IPv4 as IPv4.
     pub fn peer_ip(&self) -> IpAddr {
         self.peer.ip().to_canonical()
+    }
+
+    /// The canonical form of `written`, which most connections send with every request again.
+    ///
+    /// # Errors
+    ///
+    /// What `canonical` says.
+    pub fn canonical_host<E>(
+        &self,
+        written: &str,
+        canonical: impl FnOnce() -> Result<Rc<str>, E>,
+    ) -> Result<Rc<str>, E> {
+        if let Some((last, host)) = &*self.host.borrow()
+            && **last == *written
+        {
+            return Ok(Rc::clone(host));
+        }
+        let host = canonical()?;
+        *self.host.borrow_mut() = Some((written.into(), Rc::clone(&host)));
+        Ok(host)
     }
 
     /// Says whether only the close of the connection ends the present answer.

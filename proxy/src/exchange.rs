@@ -131,11 +131,11 @@ impl Exchange {
         self.traffic = Some(Rc::clone(traffic));
     }
 
-    /// The request goes to an endpoint now.
-    pub fn leave(&mut self) {
-        if self.left.is_none() {
-            self.left = Some(Instant::now());
-        }
+    /// The request goes to an endpoint now, which it returns.
+    pub fn leave(&mut self) -> Instant {
+        let now = Instant::now();
+        self.left.get_or_insert(now);
+        now
     }
 
     /// The request goes to an endpoint once more.
@@ -186,14 +186,14 @@ impl Exchange {
 
     /// The last byte went to the client.
     pub fn finish(mut self) {
-        self.end(None);
+        let now = self.flow.last();
+        self.end(now, None);
     }
 
-    fn end(&mut self, aborted: Option<Reason>) {
+    fn end(&mut self, now: Instant, aborted: Option<Reason>) {
         if std::mem::replace(&mut self.done, true) {
             return;
         }
-        let now = Instant::now();
         let duration = now.duration_since(self.flow.start);
         let first_byte = self.flow.head().map(|head| head.duration_since(self.flow.start));
         let overhead = self.left.map(|left| left.duration_since(self.flow.start));
@@ -258,6 +258,8 @@ impl Exchange {
 impl Drop for Exchange {
     fn drop(&mut self) {
         let reason = self.flow.failure().unwrap_or(Reason::ClientClosed);
-        self.end(Some(reason));
+        if !self.done {
+            self.end(Instant::now(), Some(reason));
+        }
     }
 }

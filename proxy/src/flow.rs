@@ -74,14 +74,18 @@ impl Flow {
         });
     }
 
+    /// When the last byte moved, or the head came.
+    pub fn last(&self) -> Instant {
+        self.last.get()
+    }
+
     /// A byte moved.
     pub fn touch(&self) {
         self.last.set(Instant::now());
     }
 
     /// An attempt begins; `whole`: there is no body to come.
-    pub fn dispatch(&self, whole: bool) {
-        let now = Instant::now();
+    pub fn dispatch(&self, now: Instant, whole: bool) {
         self.last.set(now);
         self.dispatched.set(true);
         self.sent.set(whole.then_some(now));
@@ -248,7 +252,7 @@ mod tests {
         );
         let start = Instant::now();
         assert_eq!(flow.deadline(), Some((start + 60 * SECOND, Reason::TotalTimeout)));
-        flow.dispatch(false);
+        flow.dispatch(start, false);
         assert_eq!(flow.deadline(), Some((start + 20 * SECOND, Reason::IdleTimeout)));
         flow.await_client();
         assert_eq!(flow.deadline(), Some((start + 3 * SECOND, Reason::RequestTimeout)));

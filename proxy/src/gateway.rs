@@ -3,10 +3,11 @@
 use std::borrow::Cow;
 use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::Poll;
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use forebay_config::route::{CompiledMatch, Lookup, RequestHead};
@@ -15,6 +16,7 @@ use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HOST, TE, U
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 use hyper::body::Incoming;
+use tokio::time::Instant;
 
 use crate::answer::{self, Refusal};
 use crate::body::{Body, RequestBody};
@@ -24,7 +26,7 @@ use crate::connection::Connection;
 use crate::error::{Cut, Reason};
 use crate::exchange::{Exchange, LogEntry};
 use crate::flow::Flow;
-use crate::headers::{self, Origin};
+use crate::headers::{self, Origin, Survey};
 use crate::snapshot::{ListenerView, MemberView, RouteView, WorkerSnapshot};
 use crate::tunnel::Tunnel;
 use crate::upstream::Lease;
@@ -84,9 +86,13 @@ async fn answer(
         .as_ref()
         .map(|log| LogEntry::new(log, &request, &connection, snapshot.shared.generation));
     let mut exchange = Exchange::new(&connection, flow, log);
-    let manners = answer::Manners::of(&request);
+    let survey = Survey::of(request.headers());
+    let manners = answer::Manners::of(&request, &survey);
     let http10 = request.version() == Version::HTTP_10;
-    let outcome = isolated(forward(&connection, &snapshot, &mut exchange, request)).await;
+    let outcome = {
+        let mut life = std::pin::pin!(forward(&connection, &snapshot, &mut exchange, request, survey));
+        std::future::poll_fn(|cx| isolated(life.as_mut(), cx)).await
+    };
     let mut response = match outcome {
         Some(Ok(outcome)) => finish(&connection, exchange, outcome),
         Some(Err(refusal)) => refuse(exchange, &manners, &refusal)?,
@@ -104,16 +110,12 @@ async fn answer(
     Ok(response)
 }
 
-/// Runs a request so that a panic in it reaches no other. `None`: it panicked.
-async fn isolated<F: Future>(future: F) -> Option<F::Output> {
-    let mut future = std::pin::pin!(future);
-    std::future::poll_fn(move |cx| {
-        match std::panic::catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
-            Ok(polled) => polled.map(Some),
-            Err(_) => Poll::Ready(None),
-        }
-    })
-    .await
+/// Polls a request so that a panic in it reaches no other. `None`: it panicked.
+fn isolated<F: Future>(future: Pin<&mut F>, cx: &mut Context<'_>) -> Poll<Option<F::Output>> {
+    match std::panic::catch_unwind(AssertUnwindSafe(|| future.poll(cx))) {
+        Ok(polled) => polled.map(Some),
+        Err(_) => Poll::Ready(None),
+    }
 }
 
 fn finish(connection: &Connection, mut exchange: Exchange, outcome: Outcome) -> Response<Body> {
@@ -151,12 +153,13 @@ async fn forward(
     snapshot: &WorkerSnapshot,
     exchange: &mut Exchange,
     request: Request<Incoming>,
+    survey: Survey,
 ) -> Result<Outcome, Refusal> {
     let view = connection.view(snapshot).ok_or(Reason::Draining)?;
     if connection.worker.shared.overloaded.load(Ordering::Relaxed) {
         return Err(Reason::Overloaded.into());
     }
-    canonical::check_framing(&request, &view.config.limits)?;
+    canonical::check_framing(&request, &survey, &view.config.limits)?;
     let target = canonical::target(&request, connection, view.config.path)?;
     if target.path == "*" {
         return Ok(Outcome::Own(answer::options_of_the_server()));
@@ -176,13 +179,13 @@ async fn forward(
     if let Some(log) = &mut exchange.log {
         log.cluster.clone_from(&member.cluster.config.name);
     }
-    if config.body_max.is_some_and(|max| declared_length(request.headers()) > max) {
+    if survey.content_length && config.body_max.is_some_and(|max| declared_length(request.headers()) > max) {
         return Err(Reason::BodyTooLarge.into());
     }
     exchange.flow().bind(&config.timeouts, connection.limits.write_stall.filter(|_| connection.http2));
-    let upgrade = headers::requested_upgrade(request.headers(), request.version());
-    let grpc = is_grpc(request.headers());
-    let http2 = upgrade.is_none() && member.cluster.wants_http2(grpc);
+    let upgrade =
+        if survey.upgrade { headers::requested_upgrade(request.headers(), request.version()) } else { None };
+    let http2 = upgrade.is_none() && member.cluster.wants_http2(survey.content_type && is_grpc(request.headers()));
     let key = hash_key(&member.cluster.config.balance, &request, connection, view);
     let path = match &config.rewrite.path {
         None => target.path,
@@ -194,17 +197,22 @@ async fn forward(
     };
     let uri = new_uri(&request, path, http2, || authority(config, &target.authority, member))?;
     let trusted = view.config.trusted_proxies.iter().any(|net| net.contains(&connection.peer_ip()));
-    let host = target.authority.clone();
+    let host = target.authority;
+    let host_moved = request.uri().authority().is_some();
     let version = request.version();
     let (mut head, incoming) = request.into_parts();
     headers::prepare_request(
         &mut head.headers,
+        &survey,
         &Origin { peer: &connection.peer_value, trusted, tls: connection.tls.is_some(), host: &host },
     );
-    identify(&mut head.headers, connection, trusted, exchange);
+    identify(&mut head.headers, &survey, connection, trusted, exchange);
     headers::edit(&mut head.headers, &config.request_headers);
     headers::edit(&mut head.headers, &member.request_headers);
-    address(&mut head.headers, config, host, http2);
+    address(&mut head.headers, config, host_moved.then_some(host), http2);
+    if survey.hop_by_hop && !http2 && head.headers.contains_key(TE) {
+        head.headers.insert(CONNECTION, HeaderValue::from_static("te"));
+    }
     if let Some(upgrade) = &upgrade {
         head.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
         head.headers.insert(UPGRADE, upgrade.clone());
@@ -298,9 +306,9 @@ impl Sending<'_> {
             if cluster.config.breaker.requests.is_some_and(|most| cluster.state.requests() >= most) {
                 return Err(Reason::BreakerOpen.into());
             }
-            exchange.leave();
+            let now = exchange.leave();
             let pool = worker.pools.of(&endpoint, connector, &cluster.config.keepalive);
-            let taken = flow.unless_failed(pool.checkout(connector, self.http2, wary)).await?;
+            let taken = flow.unless_failed(pool.checkout(connector, self.http2, wary, now)).await?;
             let (connection, reused) = match taken {
                 Ok(taken) => taken,
                 Err(error) => {
@@ -312,7 +320,7 @@ impl Sending<'_> {
             };
             let mut lease = Lease::new(connection, pool);
             let switched = if self.upgrade { lease.on_switch() } else { None };
-            flow.dispatch(request.body().is_empty());
+            flow.dispatch(if reused { now } else { Instant::now() }, request.body().is_empty());
             match flow.unless_failed(lease.send(request)).await? {
                 Ok(response) => return Ok((response, lease, switched)),
                 Err(failed) => {
@@ -410,25 +418,29 @@ fn authority(
     Ok((scheme, authority))
 }
 
-/// `Host` for HTTP/1.1; HTTP/2 carries it in the target.
-fn address(headers: &mut HeaderMap, config: &forebay_config::Route, host: HeaderValue, http2: bool) {
+/// `Host` for HTTP/1.1; HTTP/2 carries it in the target. `moved`: the client named it in its target.
+fn address(headers: &mut HeaderMap, config: &forebay_config::Route, moved: Option<HeaderValue>, http2: bool) {
     if http2 {
         headers.remove(HOST);
-        return;
-    }
-    headers.insert(HOST, config.rewrite.host.clone().unwrap_or(host));
-    if headers.contains_key(TE) {
-        headers.insert(CONNECTION, HeaderValue::from_static("te"));
+    } else if let Some(host) = config.rewrite.host.clone().or(moved) {
+        headers.insert(HOST, host);
     }
 }
 
 /// Request id and trace: continued from whom we trust, begun otherwise.
-fn identify(headers: &mut HeaderMap, connection: &Connection, trusted: bool, exchange: &mut Exchange) {
+fn identify(
+    headers: &mut HeaderMap,
+    survey: &Survey,
+    connection: &Connection,
+    trusted: bool,
+    exchange: &mut Exchange,
+) {
     let trace = connection.worker.rng(|rng| {
-        if !(trusted && headers.contains_key(&headers::X_REQUEST_ID)) {
+        if !(trusted && survey.request_id) {
             headers.insert(&headers::X_REQUEST_ID, headers::new_request_id(rng));
         }
-        headers::traceparent(headers.get(&headers::TRACEPARENT), rng)
+        let old = if survey.traceparent { headers.get(&headers::TRACEPARENT) } else { None };
+        headers::traceparent(old, rng)
     });
     if let Some(log) = &mut exchange.log {
         log.request_id = headers.get(&headers::X_REQUEST_ID).cloned();

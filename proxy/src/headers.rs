@@ -24,43 +24,60 @@ pub static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 static KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 static PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
-/// What a scan of the field names found, so that the usual request pays for one pass only.
-#[derive(Default)]
-struct Found {
-    hop_by_hop: bool,
+/// Which fields a message has that need a look, found in one pass: the usual request has none of them.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Survey {
+    /// Any field that concerns one connection only.
+    pub hop_by_hop: bool,
+    /// `transfer-encoding`.
+    pub transfer_encoding: bool,
+    /// `upgrade`.
+    pub upgrade: bool,
+    /// `expect`.
+    pub expect: bool,
+    /// `content-type`.
+    pub content_type: bool,
+    /// `content-length`.
+    pub content_length: bool,
+    /// `x-request-id`.
+    pub request_id: bool,
+    /// `traceparent`.
+    pub traceparent: bool,
     internal: bool,
     forwarding: bool,
     twin: bool,
 }
 
-fn scan(headers: &HeaderMap) -> Found {
-    let mut found = Found::default();
-    for name in headers.keys() {
-        let name = name.as_str();
+impl Survey {
+    /// Looks at every field name once.
+    pub fn of(headers: &HeaderMap) -> Self {
+        let mut found = Self::default();
+        for name in headers.keys() {
+            found.note(name.as_str());
+        }
+        found
+    }
+
+    fn note(&mut self, name: &str) {
         match name.as_bytes() {
             [b'x', b'-', rest @ ..] => {
-                found.internal |= rest.starts_with(b"forebay-");
-                found.forwarding |= rest.starts_with(b"forwarded-") || rest == b"real-ip";
+                self.internal |= rest.starts_with(b"forebay-");
+                self.forwarding |= rest.starts_with(b"forwarded-") || rest == b"real-ip";
+                self.request_id |= rest == b"request-id";
+                self.twin |= rest.contains(&b'_');
             }
-            [b'c', b'o', b'n', b'n', ..] | [b't', ..] | [b'u', b'p', ..] | [b'k', ..] | [b'p', b'r', ..] => {
-                found.hop_by_hop |= matches!(
-                    name,
-                    "connection"
-                        | "te"
-                        | "transfer-encoding"
-                        | "upgrade"
-                        | "keep-alive"
-                        | "proxy-connection"
-                        | "proxy-authorization"
-                        | "proxy-authenticate"
-                );
-            }
-            [b'f', ..] => found.forwarding |= name == "forwarded",
-            _ => {}
+            b"connection" | b"te" | b"keep-alive" | b"proxy-connection" | b"proxy-authorization"
+            | b"proxy-authenticate" => self.hop_by_hop = true,
+            b"transfer-encoding" => (self.hop_by_hop, self.transfer_encoding) = (true, true),
+            b"upgrade" => (self.hop_by_hop, self.upgrade) = (true, true),
+            b"content-type" => self.content_type = true,
+            b"content-length" => self.content_length = true,
+            b"traceparent" => self.traceparent = true,
+            b"expect" => self.expect = true,
+            b"forwarded" => self.forwarding = true,
+            other => self.twin |= other.contains(&b'_'),
         }
-        found.twin |= name.contains('_');
     }
-    found
 }
 
 fn remove_where(headers: &mut HeaderMap, bad: impl Fn(&str) -> bool) {
@@ -142,8 +159,7 @@ static HTTPS: HeaderValue = HeaderValue::from_static("https");
 
 /// Turns a client's header map into what an endpoint may see. `te: trailers` survives, since it is what the
 /// next hop needs to send them.
-pub fn prepare_request(headers: &mut HeaderMap, origin: &Origin<'_>) {
-    let found = scan(headers);
+pub fn prepare_request(headers: &mut HeaderMap, found: &Survey, origin: &Origin<'_>) {
     if found.hop_by_hop {
         let trailers = tokens(headers, &TE).any(|token| token.eq_ignore_ascii_case("trailers"));
         strip_hop_by_hop(headers);
@@ -157,7 +173,9 @@ pub fn prepare_request(headers: &mut HeaderMap, origin: &Origin<'_>) {
     if found.twin {
         remove_where(headers, is_twin);
     }
-    headers.remove(http::header::EXPECT);
+    if found.expect {
+        headers.remove(http::header::EXPECT);
+    }
     if found.forwarding && !origin.trusted {
         remove_where(headers, |name| name.starts_with("x-forwarded-") || name == "x-real-ip");
         headers.remove(FORWARDED);
@@ -221,7 +239,7 @@ fn parse_hop(hop: &str) -> Option<IpAddr> {
 
 /// Turns an endpoint's header map into what a client may see.
 pub fn prepare_response(headers: &mut HeaderMap) {
-    let found = scan(headers);
+    let found = Survey::of(headers);
     if found.hop_by_hop {
         if headers.contains_key(TRANSFER_ENCODING) {
             headers.remove(CONTENT_LENGTH); // a length beside chunks is a desync waiting to happen
@@ -284,11 +302,22 @@ fn well_formed(text: &[u8]) -> Option<(&[u8], &[u8])> {
     (shaped && whole && !zero(trace) && !zero(parent)).then_some((trace, flags))
 }
 
-fn write_hex(out: &mut [u8], value: u64) {
+/// The two digits of each byte.
+const HEX: [[u8; 2]; 256] = {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let last = out.len() - 1;
-    for (i, digit) in out.iter_mut().enumerate() {
-        *digit = DIGITS[(value >> ((last - i) * 4)) as usize & 15];
+    let mut pairs = [[0; 2]; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        pairs[byte] = [DIGITS[byte >> 4], DIGITS[byte & 15]];
+        byte += 1;
+    }
+    pairs
+};
+
+/// Writes the 16 digits of `value`.
+fn write_hex(out: &mut [u8], value: u64) {
+    for (pair, byte) in out.chunks_exact_mut(2).zip(value.to_be_bytes()) {
+        pair.copy_from_slice(&HEX[usize::from(byte)]);
     }
 }
 
@@ -324,7 +353,8 @@ mod tests {
             ("te", "trailers, deflate"),
             ("x-own", "kept"),
         ]);
-        prepare_request(&mut headers, &origin(&peer, &host, false));
+        let survey = Survey::of(&headers);
+        prepare_request(&mut headers, &survey, &origin(&peer, &host, false));
         let mut left: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
         left.sort_unstable();
         assert_eq!(left, ["te", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-own"]);
@@ -338,7 +368,8 @@ mod tests {
         let mut headers = map(&[("x-forwarded-for", "1.1.1.1, 10.0.0.1"), ("x-forwarded-proto", "https")]);
         let trusted: Vec<IpNet> = vec!["10.0.0.0/8".parse().unwrap()];
         assert_eq!(client_ip(&headers, "10.0.0.2".parse().unwrap(), &trusted).to_string(), "1.1.1.1");
-        prepare_request(&mut headers, &origin(&peer, &host, true));
+        let survey = Survey::of(&headers);
+        prepare_request(&mut headers, &survey, &origin(&peer, &host, true));
         assert_eq!(headers["x-forwarded-for"], "1.1.1.1, 10.0.0.1, 10.0.0.2");
         assert_eq!(headers["x-forwarded-proto"], "https");
         assert_eq!(headers["x-forwarded-host"], "h");

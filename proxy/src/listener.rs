@@ -27,6 +27,8 @@ use crate::{tcp, tunnel};
 
 /// How long an accept loop waits when the process has no file descriptor left and no connection closes.
 const DESCRIPTOR_PAUSE: Duration = Duration::from_millis(250);
+/// Bytes of an HTTP/2 request's fields at most, whatever is configured: each of many streams may send as many at once.
+const HTTP2_HEAD: u32 = 16 << 10;
 /// Bytes read at once while the protocol is found out.
 const FIRST_READ: usize = 8 << 10;
 
@@ -384,6 +386,7 @@ async fn serve_http2(connection: Rc<Connection>, io: Io) {
     let mut builder = hyper::server::conn::http2::Builder::new(StreamExecutor(Rc::clone(&connection)));
     builder
         .max_concurrent_streams(connection.limits.h2_streams)
+        .max_header_list_size(connection.limits.header_bytes.min(HTTP2_HEAD))
         .initial_stream_window_size(256 << 10)
         .initial_connection_window_size(1 << 20)
         .max_send_buf_size(64 << 10);

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use thiserror::Error;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
 use arm::Arms;
 use inbox::{Inbox, Wake};
@@ -29,6 +29,8 @@ use view::{Contents, View};
 const REREAD: Duration = Duration::from_secs(1);
 /// Rounds of "walk, arm what is new, walk again" before a restless directory is left to the next event.
 const ROUNDS: usize = 8;
+/// Time between two attempts to report while the receiver has not taken the last change.
+const RESEND: Duration = Duration::from_millis(20);
 
 /// How eagerly a [`Watcher`] looks.
 #[derive(Clone, Debug)]
@@ -114,6 +116,7 @@ impl Watcher {
             hashing: RandomState::new(),
             contents: Contents::new(),
             changed_at: None,
+            unsent: BTreeSet::new(),
         };
         let watcher = Self { inbox };
         let known = watcher.inbox.set_paths(paths);
@@ -163,6 +166,7 @@ struct Thread {
     hashing: RandomState,
     contents: Contents,
     changed_at: Option<Instant>,
+    unsent: BTreeSet<PathBuf>,
 }
 
 impl Thread {
@@ -170,17 +174,24 @@ impl Thread {
         let mut paths = BTreeSet::new();
         let mut next_poll = Instant::now();
         while !self.changes.is_closed() {
-            match self.inbox.wait(next_poll, &self.options) {
+            let until = match self.unsent.is_empty() {
+                true => next_poll,
+                false => next_poll.min(Instant::now() + RESEND),
+            };
+            match self.inbox.wait(until, &self.options) {
                 Wake::Stop => return,
+                Wake::Time if Instant::now() < next_poll => {
+                    self.send();
+                    continue;
+                }
                 Wake::SetPaths(new, known) => {
                     self.contents.retain(|root, _| new.contains(root));
                     paths = new;
                     self.scan(&paths, false);
-                    // A caller that gave up waiting needs no answer.
-                    let _: Result<(), ()> = oneshot::Sender::send(known, ());
+                    let _: Result<(), ()> = known.send(()); // whoever gave up waiting needs no answer
                 }
                 Wake::Events { data } => self.scan(&paths, data),
-                Wake::Poll => self.poll(&paths),
+                Wake::Time => self.poll(&paths),
             }
             next_poll = Instant::now() + self.poll_interval();
         }
@@ -238,9 +249,18 @@ impl Thread {
             // Written again to the content last reported: whoever reloads may have read what was there between.
             paths = self.contents.keys().cloned().collect();
         }
-        if !paths.is_empty() {
-            // Blocks while the receiver is busy; events gather in the inbox. It is gone: `run` ends.
-            let _: Result<(), _> = self.changes.blocking_send(Change { paths });
+        self.unsent.extend(paths);
+        self.send();
+    }
+
+    /// Never waits for the receiver, which may itself be waiting in [`Watcher::set_paths`].
+    fn send(&mut self) {
+        if self.unsent.is_empty() {
+            return;
+        }
+        if let Ok(place) = self.changes.try_reserve() {
+            let paths = std::mem::take(&mut self.unsent).into_iter().collect();
+            place.send(Change { paths });
         }
     }
 }

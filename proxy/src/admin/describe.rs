@@ -10,7 +10,6 @@ use forebay_config::{
     ServerKind, ServerTls, Timeouts, UpstreamProtocol, ValueMatch,
 };
 use http::{HeaderName, HeaderValue};
-use regex::Regex;
 use serde_json::{Map, Value, json};
 
 /// What stands for a secret.
@@ -188,13 +187,12 @@ fn path(path: &PathMatch) -> Value {
         PathMatch::Exact(path) => json!({ "exact": path }),
         PathMatch::Prefix(prefix) if prefix.is_empty() => json!({ "prefix": "/" }),
         PathMatch::Prefix(prefix) => json!({ "prefix": prefix }),
-        PathMatch::Regex(regex) => json!({ "regex": unanchored(regex) }),
+        PathMatch::Regex(regex) => json!({ "regex": unanchored(regex.as_str()) }),
     }
 }
 
 /// Returns an expression as it was written.
-pub(super) fn unanchored(regex: &Regex) -> &str {
-    let text = regex.as_str();
+pub(super) fn unanchored(text: &str) -> &str {
     let inner = text.strip_prefix("^(?:").and_then(|t| t.strip_suffix(")$"));
     inner.unwrap_or(text)
 }
@@ -216,10 +214,8 @@ fn value_match(name: &str, value: &ValueMatch) -> Value {
     let shown = |text: &str| if is_secret(name) { REDACTED.to_owned() } else { text.to_owned() };
     match value {
         ValueMatch::Exact(text) => json!(shown(text)),
-        ValueMatch::Regex(regex) if is_secret(name) => {
-            json!({ "regex": regex::escape(&shown(regex.as_str())) })
-        }
-        ValueMatch::Regex(regex) => json!({ "regex": unanchored(regex) }),
+        ValueMatch::Regex(_) if is_secret(name) => json!({ "regex": r"\[redacted\]" }),
+        ValueMatch::Regex(regex) => json!({ "regex": unanchored(regex.as_str()) }),
         ValueMatch::Present(present) => json!({ "present": present }),
         ValueMatch::Not(text) => json!({ "not": shown(text) }),
         ValueMatch::In(texts) => json!({ "in": texts.iter().map(|t| shown(t)).collect::<Vec<_>>() }),

@@ -273,7 +273,7 @@ fn condition(condition: &Match) -> String {
     parts.extend(condition.path.as_ref().map(|path| match path {
         PathMatch::Exact(path) => path.clone(),
         PathMatch::Prefix(prefix) => format!("{prefix}/…"),
-        PathMatch::Regex(regex) => format!("~ {}", describe::unanchored(regex)),
+        PathMatch::Regex(regex) => format!("~ {}", describe::unanchored(regex.as_str())),
     }));
     let headers = condition.headers.iter().map(|(name, value)| (name.as_str(), value));
     parts.extend(named("header", headers));

@@ -91,10 +91,10 @@ impl Lease {
         }
     }
 
-    /// The answer is whole: the connection may serve the next request.
-    pub fn release(self) {
+    /// The answer is whole since `now`: the connection may serve the next request.
+    pub fn release(self, now: tokio::time::Instant) {
         if let Connection::Http1(h1) = self.connection {
-            self.pool.give_back(h1);
+            self.pool.give_back(h1, now);
         }
     }
 

@@ -135,7 +135,7 @@ pub struct Pool {
 
 impl Pool {
     /// A connection that can take a request at once, or a new one, and whether it was used before.
-    /// `wary`: never risk a stale connection.
+    /// `wary`: never risk a stale connection; `now`: the present.
     ///
     /// # Errors
     ///
@@ -145,6 +145,7 @@ impl Pool {
         connector: &Connector,
         http2: bool,
         wary: bool,
+        now: Instant,
     ) -> Result<(Connection, bool), ConnectError> {
         if http2 {
             if let Some(connection) = self.http2.borrow().iter().find(|c| c.has_room()) {
@@ -152,7 +153,7 @@ impl Pool {
             }
             return Ok((Box::pin(self.connect_http2(connector)).await?, false));
         }
-        match self.idle_http1(wary) {
+        match self.idle_http1(wary, now) {
             Some(connection) => Ok((Connection::Http1(connection), true)),
             None => Ok((Connection::Http1(Box::pin(connector.http1(&self.endpoint)).await?), false)),
         }
@@ -168,11 +169,10 @@ impl Pool {
         Ok(Connection::Http2(Stream::open(connection)))
     }
 
-    fn idle_http1(&self, wary: bool) -> Option<Http1> {
+    fn idle_http1(&self, wary: bool, now: Instant) -> Option<Http1> {
         let mut idle = self.http1.borrow_mut();
-        let now = Instant::now();
         while let Some(connection) = idle.pop() {
-            let age = now.duration_since(connection.idle_since);
+            let age = now.saturating_duration_since(connection.idle_since);
             if age >= self.idle.get() {
                 idle.clear(); // those below are older
                 return None;
@@ -186,23 +186,23 @@ impl Pool {
     }
 
     /// Keeps a connection whose answer is whole for the next request.
-    pub fn give_back(self: &Rc<Self>, mut connection: Http1) {
+    pub fn give_back(self: &Rc<Self>, mut connection: Http1, now: Instant) {
         if connection.sender.is_ready() {
-            self.keep(connection);
+            self.keep(connection, now);
         } else if !connection.sender.is_closed() {
             let pool = Rc::clone(self);
             tokio::task::spawn_local(async move {
                 if let Ok(Ok(())) = tokio::time::timeout(SETTLE, connection.sender.ready()).await {
-                    pool.keep(connection);
+                    pool.keep(connection, Instant::now());
                 }
             });
         }
     }
 
-    fn keep(&self, mut connection: Http1) {
+    fn keep(&self, mut connection: Http1, now: Instant) {
         let mut idle = self.http1.borrow_mut();
         if !self.closed.get() && idle.len() < self.max_idle.get() {
-            connection.idle_since = Instant::now();
+            connection.idle_since = now;
             idle.push(connection);
         }
     }

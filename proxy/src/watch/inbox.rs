@@ -46,7 +46,7 @@ pub(super) enum Wake {
     Stop,
     SetPaths(BTreeSet<PathBuf>, oneshot::Sender<()>),
     Events { data: bool },
-    Poll,
+    Time,
 }
 
 impl Inbox {
@@ -113,8 +113,8 @@ impl Inbox {
         }
     }
 
-    /// Waits for something to do.
-    pub(super) fn wait(&self, next_poll: Instant, options: &WatchOptions) -> Wake {
+    /// Waits for something to do, at most `until` then.
+    pub(super) fn wait(&self, until: Instant, options: &WatchOptions) -> Wake {
         let mut state = self.lock();
         loop {
             if state.stop {
@@ -124,15 +124,19 @@ impl Inbox {
                 return Wake::SetPaths(paths, known);
             }
             let now = Instant::now();
-            let due = match state.events {
-                Some((first, last)) => (first + options.max_delay).min(last + options.debounce),
-                None => next_poll,
+            let quiet = state
+                .events
+                .map(|(first, last)| (first + options.max_delay).min(last + options.debounce));
+            if quiet.is_some_and(|quiet| now >= quiet) {
+                state.events = None;
+                return Wake::Events { data: std::mem::take(&mut state.data) };
+            }
+            let due = match quiet {
+                Some(quiet) => quiet.min(until),
+                None => until,
             };
             if now >= due {
-                return match state.events.take() {
-                    Some(_) => Wake::Events { data: std::mem::take(&mut state.data) },
-                    None => Wake::Poll,
-                };
+                return Wake::Time;
             }
             state = match self.wake.wait_timeout(state, due - now) {
                 Ok((state, _)) => state,
@@ -171,9 +175,10 @@ impl State {
             relevant |= self.wants(path);
             if gone {
                 let below = self.dirs.keys().filter(|dir| dir.starts_with(path));
-                let before = self.lost.dirs.len();
-                self.lost.dirs.extend(below.cloned());
-                relevant |= self.lost.dirs.len() > before;
+                for dir in below {
+                    self.lost.dirs.insert(dir.clone());
+                    relevant = true;
+                }
             }
         }
         relevant.then_some(data)

@@ -214,8 +214,15 @@ impl View {
                 };
             }
         }
-        let metadata = fs::metadata(&at)?;
-        Ok((at, metadata))
+        match fs::metadata(&at) {
+            Ok(metadata) => Ok((at, metadata)),
+            Err(error) => {
+                if let (Some(parent), Some(name)) = (at.parent(), at.file_name()) {
+                    self.note(parent, name.to_owned());
+                }
+                Err(error)
+            }
+        }
     }
 
     fn note(&mut self, dir: &Path, name: OsString) {

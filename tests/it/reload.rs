@@ -1,0 +1,26 @@
+//! Configuration that changes while it serves.
+
+mod files;
+mod listening;
+mod swap;
+
+use std::net::SocketAddr;
+
+/// What every file of these tests begins with; one listener.
+const TOP: &str = "admin: {address: '127.0.0.1:0'}\nworkers: 2\ndrain: {delay: 0s, timeout: 5s}\n";
+
+/// A file whose every answer is this text.
+fn saying(text: &str) -> String {
+    format!(
+        "{TOP}listeners: [{{name: main, address: '127.0.0.1:0'}}]\n\
+         routes: [{{name: r, respond: {{body: '{text}'}}}}]\nclusters: []\n"
+    )
+}
+
+/// A file with one route to one cluster of this endpoint, and more listeners.
+fn leading_to(endpoint: SocketAddr, listeners: &str) -> String {
+    format!(
+        "{TOP}listeners:\n- {{name: main, address: '127.0.0.1:0'}}\n{listeners}\
+         routes: [{{name: r, cluster: a}}]\nclusters: [{{name: a, endpoints: ['{endpoint}']}}]\n"
+    )
+}
