@@ -61,7 +61,11 @@ impl Desk {
         let admin = &snapshot.config.admin;
         Arc::new(Self {
             token: admin.token.clone(),
-            hosts: admin.hosts.iter().map(|host| host.to_ascii_lowercase()).collect(),
+            hosts: admin
+                .hosts
+                .iter()
+                .map(|host| host.to_ascii_lowercase())
+                .collect(),
             turns: Turns::new(LARGE_ANSWERS),
             waiting: Arc::new(Semaphore::new(WAITING)),
             reloads: Arc::new(Semaphore::new(RELOADS)),
@@ -86,8 +90,16 @@ fn open_routes() -> Vec<(&'static str, Method, Handler)> {
 fn routes() -> Vec<(&'static str, Method, Handler)> {
     let mut routes = open_routes();
     routes.extend([
-        ("/", Method::GET, get(|| async { Redirect::permanent("/ui/") })),
-        ("/ui", Method::GET, get(|| async { Redirect::permanent("/ui/") })),
+        (
+            "/",
+            Method::GET,
+            get(|| async { Redirect::permanent("/ui/") }),
+        ),
+        (
+            "/ui",
+            Method::GET,
+            get(|| async { Redirect::permanent("/ui/") }),
+        ),
         ("/ui/", Method::GET, get(page::dashboard)),
         ("/ui/style.css", Method::GET, get(page::style)),
         ("/ui/refresh.js", Method::GET, get(page::script)),
@@ -109,7 +121,10 @@ fn command(handler: Handler) -> Handler {
 
 fn router(routes: Vec<(&'static str, Method, Handler)>) -> Router<Arc<Desk>> {
     let add = |router: Router<Arc<Desk>>, (path, _, handler)| router.route(path, handler);
-    routes.into_iter().fold(Router::new(), add).fallback(nothing_here)
+    routes
+        .into_iter()
+        .fold(Router::new(), add)
+        .fallback(nothing_here)
 }
 
 /// Returns the whole admin API of a running proxy, with the rules of `admin:` in front.
@@ -131,7 +146,9 @@ pub fn probes(control: Arc<Control>) -> Router {
 }
 
 async fn openapi(State(desk): State<Arc<Desk>>) -> Result<Response, Refusal> {
-    desk.turns.render("application/json", || OPENAPI.as_bytes().to_vec()).await
+    desk.turns
+        .render("application/json", || OPENAPI.as_bytes().to_vec())
+        .await
 }
 
 async fn nothing_here() -> Refusal {
@@ -140,5 +157,10 @@ async fn nothing_here() -> Refusal {
 
 async fn wrong_method(method: Method) -> Response {
     let message = format!("{method} is not possible here");
-    Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message).into_response()
+    Refusal::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "method_not_allowed",
+        message,
+    )
+    .into_response()
 }

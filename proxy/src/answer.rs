@@ -24,15 +24,25 @@ pub struct Refusal {
 
 impl From<Reason> for Refusal {
     fn from(reason: Reason) -> Self {
-        Self { reason, allow: None }
+        Self {
+            reason,
+            allow: None,
+        }
     }
 }
 
 impl Refusal {
     /// 405 with the methods that would do.
     pub fn method_not_allowed(allow: &[Method]) -> Self {
-        let list = allow.iter().map(Method::as_str).collect::<Vec<_>>().join(", ");
-        Self { reason: Reason::MethodNotAllowed, allow: HeaderValue::from_str(&list).ok() }
+        let list = allow
+            .iter()
+            .map(Method::as_str)
+            .collect::<Vec<_>>()
+            .join(", ");
+        Self {
+            reason: Reason::MethodNotAllowed,
+            allow: HeaderValue::from_str(&list).ok(),
+        }
     }
 }
 
@@ -78,7 +88,9 @@ impl Manners {
 fn is_inference(path: &str) -> bool {
     path == "/v2"
         || path.starts_with("/v2/")
-        || path.strip_prefix("/v1/models/").is_some_and(|rest| rest.contains(':'))
+        || path
+            .strip_prefix("/v1/models/")
+            .is_some_and(|rest| rest.contains(':'))
 }
 
 /// The answer to a refused request.
@@ -100,7 +112,10 @@ pub fn refusal(refusal: &Refusal, manners: &Manners) -> Response<Bytes> {
         headers.insert(RETRY_AFTER, HeaderValue::from(after.as_secs().clamp(1, 60)));
     }
     if manners.0 == Shape::Grpc {
-        headers.insert("grpc-status", HeaderValue::from(u16::from(reason.grpc_status())));
+        headers.insert(
+            "grpc-status",
+            HeaderValue::from(u16::from(reason.grpc_status())),
+        );
         headers.insert("grpc-message", HeaderValue::from_static(reason.message()));
         return response;
     }
@@ -139,12 +154,20 @@ pub fn options_of_the_server() -> Response<Bytes> {
 /// # Errors
 ///
 /// When a redirect's location cannot be a header value.
-pub fn by_route(route: &Route, connection: &Connection, target: &Target<'_>) -> Result<Response<Bytes>, Reason> {
+pub fn by_route(
+    route: &Route,
+    connection: &Connection,
+    target: &Target<'_>,
+) -> Result<Response<Bytes>, Reason> {
     match &route.action {
         Action::Forward(_) => Err(Reason::Internal),
         Action::Redirect(redirect) => {
             let origin = RequestOrigin {
-                scheme: if connection.tls.is_some() { "https" } else { "http" },
+                scheme: if connection.tls.is_some() {
+                    "https"
+                } else {
+                    "http"
+                },
                 host: &target.host,
                 port: connection.local.port(),
             };

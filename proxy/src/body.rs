@@ -41,7 +41,11 @@ fn is_forbidden_trailer(name: &str) -> bool {
 }
 
 fn clean_trailers(trailers: &mut HeaderMap) {
-    let bad: Vec<_> = trailers.keys().filter(|name| is_forbidden_trailer(name.as_str())).cloned().collect();
+    let bad: Vec<_> = trailers
+        .keys()
+        .filter(|name| is_forbidden_trailer(name.as_str()))
+        .cloned()
+        .collect();
     for name in bad {
         trailers.remove(name);
     }
@@ -60,7 +64,12 @@ impl RequestBody {
     /// The body as it comes; at most `max` bytes, whatever was declared. `http2`: the client's protocol.
     pub fn new(incoming: Incoming, flow: Rc<Flow>, max: Option<u64>, http2: bool) -> Self {
         let incoming = (!http_body::Body::is_end_stream(&incoming)).then_some(incoming);
-        Self { incoming, flow, left: max.unwrap_or(u64::MAX), http2 }
+        Self {
+            incoming,
+            flow,
+            left: max.unwrap_or(u64::MAX),
+            http2,
+        }
     }
 
     /// True when there is nothing to send.
@@ -86,7 +95,9 @@ fn client_fault(error: &hyper::Error) -> Reason {
     while let Some(cause) = source {
         if let Some(io) = cause.downcast_ref::<std::io::Error>() {
             return match io.kind() {
-                std::io::ErrorKind::InvalidData | std::io::ErrorKind::InvalidInput => Reason::BadRequest,
+                std::io::ErrorKind::InvalidData | std::io::ErrorKind::InvalidInput => {
+                    Reason::BadRequest
+                }
                 _ => Reason::ClientClosed,
             };
         }
@@ -99,8 +110,13 @@ impl http_body::Body for RequestBody {
     type Data = Bytes;
     type Error = Cut;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
-        let Some(incoming) = &mut self.incoming else { return Poll::Ready(None) };
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+        let Some(incoming) = &mut self.incoming else {
+            return Poll::Ready(None);
+        };
         let polled = Pin::new(&mut *incoming).poll_frame(cx);
         let ended = http_body::Body::is_end_stream(incoming);
         match polled {
@@ -145,7 +161,9 @@ impl http_body::Body for RequestBody {
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.as_ref().map_or_else(|| SizeHint::with_exact(0), http_body::Body::size_hint)
+        self.incoming
+            .as_ref()
+            .map_or_else(|| SizeHint::with_exact(0), http_body::Body::size_hint)
     }
 }
 
@@ -173,9 +191,15 @@ impl Body {
     pub fn own(bytes: Bytes, exchange: Exchange) -> Self {
         if bytes.is_empty() {
             exchange.finish();
-            return Self { kind: Kind::Own(None), exchange: None };
+            return Self {
+                kind: Kind::Own(None),
+                exchange: None,
+            };
         }
-        Self { kind: Kind::Own(Some(bytes)), exchange: Some(exchange) }
+        Self {
+            kind: Kind::Own(Some(bytes)),
+            exchange: Some(exchange),
+        }
     }
 
     /// An endpoint's answer; `lease` is the connection it comes from.
@@ -183,18 +207,29 @@ impl Body {
         if http_body::Body::is_end_stream(&incoming) {
             lease.release(exchange.flow().last());
             exchange.finish();
-            return Self { kind: Kind::Own(None), exchange: None };
+            return Self {
+                kind: Kind::Own(None),
+                exchange: None,
+            };
         }
         let http2 = lease.is_http2();
         Self {
-            kind: Kind::Upstream(UpstreamBody { incoming, lease: Some(lease), http2, failed: None }),
+            kind: Kind::Upstream(UpstreamBody {
+                incoming,
+                lease: Some(lease),
+                http2,
+                failed: None,
+            }),
             exchange: Some(exchange),
         }
     }
 
     /// No body at all: the answer to a tunnel's request, counted by the tunnel.
     pub fn none() -> Self {
-        Self { kind: Kind::Own(None), exchange: None }
+        Self {
+            kind: Kind::Own(None),
+            exchange: None,
+        }
     }
 }
 
@@ -260,7 +295,10 @@ impl http_body::Body for Body {
     type Data = Bytes;
     type Error = Cut;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
         let this = &mut *self;
         let (polled, finished) = match &mut this.kind {
             Kind::Own(bytes) => {
@@ -271,7 +309,9 @@ impl http_body::Body for Body {
                 (Poll::Ready(bytes.map(|b| Ok(Frame::data(b)))), true)
             }
             Kind::Upstream(upstream) => {
-                let Some(exchange) = &this.exchange else { return Poll::Ready(None) };
+                let Some(exchange) = &this.exchange else {
+                    return Poll::Ready(None);
+                };
                 let polled = upstream.poll_frame(exchange.flow(), cx);
                 (polled, upstream.is_finished())
             }

@@ -33,7 +33,11 @@ pub struct Target<'r> {
 /// # Errors
 ///
 /// The reason to answer with.
-pub fn check_framing(request: &Request<Incoming>, survey: &Survey, limits: &Limits) -> Result<(), Refusal> {
+pub fn check_framing(
+    request: &Request<Incoming>,
+    survey: &Survey,
+    limits: &Limits,
+) -> Result<(), Refusal> {
     let headers = request.headers();
     if gateway::is_refused_method(request.method()) {
         return Err(Refusal::method_not_allowed(&[]));
@@ -56,7 +60,10 @@ pub fn check_framing(request: &Request<Incoming>, survey: &Survey, limits: &Limi
     }
     if survey.expect
         && let Some(expect) = headers.get(EXPECT)
-        && !expect.as_bytes().trim_ascii().eq_ignore_ascii_case(b"100-continue")
+        && !expect
+            .as_bytes()
+            .trim_ascii()
+            .eq_ignore_ascii_case(b"100-continue")
     {
         return Err(Reason::ExpectationFailed.into());
     }
@@ -75,7 +82,9 @@ pub fn target<'r>(
 ) -> Result<Target<'r>, Refusal> {
     let (authority, written) = authority(request, connection)?;
     let host = connection.canonical_host(written, || {
-        canonical_host(written).map(|host| Rc::from(host.as_ref())).map_err(|_| Reason::BadHost)
+        canonical_host(written)
+            .map(|host| Rc::from(host.as_ref()))
+            .map_err(|_| Reason::BadHost)
     })?;
     if let Some((certificates, name)) = &connection.tls
         && name.as_deref() != Some(host.as_ref())
@@ -88,7 +97,12 @@ pub fn target<'r>(
         "*" if request.method() == Method::OPTIONS => Cow::Borrowed("*"),
         _ => canonical_path(raw, options).map_err(|_| Reason::BadPath)?,
     };
-    Ok(Target { host, path, query: request.uri().query(), authority })
+    Ok(Target {
+        host,
+        path,
+        query: request.uri().query(),
+        authority,
+    })
 }
 
 /// The authority, as a field value to forward and as text: the target's, or the only `Host`.
@@ -106,13 +120,18 @@ fn authority<'r>(
             Some(host) => Ok((host.clone(), host.to_str().map_err(|_| Reason::BadHost)?)),
             // HTTP/1.0 did not have the field.
             None if request.version() == Version::HTTP_10 => {
-                let local = HeaderValue::from_str(&connection.local.to_string()).map_err(|_| Reason::BadHost)?;
+                let local = HeaderValue::from_str(&connection.local.to_string())
+                    .map_err(|_| Reason::BadHost)?;
                 Ok((local, "localhost"))
             }
             None => Err(Reason::BadHost.into()),
         };
     };
-    let differs = |host: &HeaderValue| !host.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes());
+    let differs = |host: &HeaderValue| {
+        !host
+            .as_bytes()
+            .eq_ignore_ascii_case(authority.as_str().as_bytes())
+    };
     if request.version() == Version::HTTP_2 {
         if host.is_some_and(differs) {
             return Err(Reason::BadHost.into());

@@ -25,6 +25,9 @@ use crate::worker::{Stage, Worker};
 /// Bytes a slow reader must take in each `write_stall` period.
 const STALL_BYTES: u64 = 16 << 10;
 
+/// After GOAWAY, how long an HTTP/2 connection without streams may still take for its last bytes.
+const GOODBYE: Duration = Duration::from_secs(5);
+
 /// What every request of a connection shares.
 pub struct Connection {
     /// The thread it lives on.
@@ -127,7 +130,10 @@ impl Connection {
         if generation == shared.generation {
             return shared.listeners.get(index);
         }
-        let index = shared.listeners.iter().position(|l| l.config.name == self.listener.name)?;
+        let index = shared
+            .listeners
+            .iter()
+            .position(|l| l.config.name == self.listener.name)?;
         self.view.set((shared.generation, index));
         shared.listeners.get(index)
     }
@@ -243,18 +249,26 @@ impl Connection {
     }
 
     fn quiet_deadline(&self) -> Option<Instant> {
-        if !self.http2 && self.head_since.get().is_none() && self.wire.read.get() > self.quiet_read.get() {
+        if !self.http2
+            && self.head_since.get().is_none()
+            && self.wire.read.get() > self.quiet_read.get()
+        {
             self.head_since.set(Some(Instant::now()));
         }
         match self.head_since.get() {
             Some(since) => Some(since + self.limits.header_timeout),
+            // A client that never answers our last PING would hold the stop of the process up.
+            None if self.http2 && self.stage() >= Stage::Idle => {
+                Some(self.quiet_since.get() + GOODBYE)
+            }
             None => self.limits.idle.map(|idle| self.quiet_since.get() + idle),
         }
     }
 
     /// A deadline passed: records what follows. `None`: poll on, the request answers for itself.
     fn expire(&self, now: Instant) -> Option<Cause> {
-        if let (Some((since, written)), Some(limit)) = (self.wire.stalled(), self.limits.write_stall)
+        if let (Some((since, written)), Some(limit)) =
+            (self.wire.stalled(), self.limits.write_stall)
             && since + limit <= now
         {
             if self.wire.written.get() - written < STALL_BYTES {
@@ -282,13 +296,20 @@ impl Connection {
 
     /// Whether the request in progress failed after its answer began, so that only the close can say so.
     fn is_cut(&self) -> bool {
-        self.flow.borrow().as_ref().is_some_and(|flow| flow.failure().is_some() && flow.head().is_some())
+        self.flow
+            .borrow()
+            .as_ref()
+            .is_some_and(|flow| flow.failure().is_some() && flow.head().is_some())
     }
 
     /// True while a request waits for its answer and nobody would notice the client leaving.
     fn needs_watch(&self) -> bool {
         self.wire.unwatched()
-            && self.flow.borrow().as_ref().is_some_and(|flow| flow.head().is_none() && flow.failure().is_none())
+            && self
+                .flow
+                .borrow()
+                .as_ref()
+                .is_some_and(|flow| flow.head().is_none() && flow.failure().is_none())
     }
 }
 
@@ -384,7 +405,11 @@ impl<'a, C: Graceful> Drive<'a, C> {
     /// `Connection: close` in its answers and ends idle connections a moment later.
     fn follow_stage(&mut self) {
         let stage = self.connection.stage();
-        let due = if self.connection.http2 { Stage::Closing } else { Stage::Idle };
+        let due = if self.connection.http2 {
+            Stage::Closing
+        } else {
+            Stage::Idle
+        };
         if stage >= due && !self.finishing {
             self.finishing = true;
             self.machine.finish();
@@ -398,10 +423,14 @@ impl<'a, C: Graceful> Drive<'a, C> {
         }
         if self.departure.is_none() {
             // Without a descriptor to spare the request's clocks still bound it.
-            let Ok(departure) = self.connection.wire.watch() else { return Poll::Pending };
+            let Ok(departure) = self.connection.wire.watch() else {
+                return Poll::Pending;
+            };
             self.departure = Some(Box::pin(wait(departure)));
         }
-        self.departure.as_mut().map_or(Poll::Pending, |departure| departure.as_mut().poll(cx))
+        self.departure
+            .as_mut()
+            .map_or(Poll::Pending, |departure| departure.as_mut().poll(cx))
     }
 }
 
@@ -416,7 +445,9 @@ impl<C: Graceful> Future for Drive<'_, C> {
         let this = &mut *self;
         if !this.registered {
             this.registered = true;
-            this.connection.worker.register(this.connection.key(), cx.waker());
+            this.connection
+                .worker
+                .register(this.connection.key(), cx.waker());
         }
         if this.connection.stage() == Stage::Ended {
             return Poll::Ready(Ended::Closed(Cause::Cut));
@@ -454,7 +485,11 @@ where
 {
     fn execute(&self, future: F) {
         let flow = self.0.take_flow();
-        tokio::task::spawn_local(StreamTask { future: Some(Box::pin(future)), flow, timer: LazyTimer::default() });
+        tokio::task::spawn_local(StreamTask {
+            future: Some(Box::pin(future)),
+            flow,
+            timer: LazyTimer::default(),
+        });
     }
 }
 
@@ -471,17 +506,25 @@ impl<F: Future> Future for StreamTask<F> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = &mut *self;
         loop {
-            let Some(future) = &mut this.future else { return Poll::Ready(()) };
+            let Some(future) = &mut this.future else {
+                return Poll::Ready(());
+            };
             if future.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(());
             }
-            let Some(flow) = &this.flow else { return Poll::Pending };
+            let Some(flow) = &this.flow else {
+                return Poll::Pending;
+            };
             if flow.failure().is_some() && flow.head().is_some() {
                 // The answer has begun and its body did not end the stream by itself: the window is closed.
                 this.future = None;
                 return Poll::Ready(());
             }
-            let due = if flow.failure().is_some() { None } else { flow.deadline() };
+            let due = if flow.failure().is_some() {
+                None
+            } else {
+                flow.deadline()
+            };
             if this.timer.poll(cx, due.map(|(at, _)| at)).is_pending() {
                 return Poll::Pending;
             }

@@ -53,7 +53,10 @@ impl Source {
                 }];
                 match forebay_config::load::load(&sources, &|_| None) {
                     Ok(loaded) => Ok((loaded, sources)),
-                    Err(diagnostics) => Err(LoadError::Invalid { diagnostics, sources }),
+                    Err(diagnostics) => Err(LoadError::Invalid {
+                        diagnostics,
+                        sources,
+                    }),
                 }
             }
         }
@@ -84,6 +87,9 @@ pub enum ReloadError {
     /// The access log could not be opened.
     #[error("cannot open the access log: {0}")]
     Log(std::io::Error),
+    /// Every file is empty, as one is for a moment while it is written in place.
+    #[error("the configuration is empty: a file that is being written is not applied")]
+    Empty,
     /// The process is stopping.
     #[error("the proxy is draining")]
     Draining,
@@ -93,10 +99,12 @@ impl ReloadError {
     /// Where in the configuration the first problem is.
     pub fn position(&self) -> Option<&Position> {
         match self {
-            Self::Load(LoadError::Invalid { diagnostics, .. }) => diagnostics.first_error().map(|d| &d.position),
+            Self::Load(LoadError::Invalid { diagnostics, .. }) => {
+                diagnostics.first_error().map(|d| &d.position)
+            }
             Self::Build(error) => error.position.as_ref(),
             Self::Bind { position, .. } => Some(position),
-            Self::Load(LoadError::Read(_)) | Self::Log(_) | Self::Draining => None,
+            Self::Load(LoadError::Read(_)) | Self::Log(_) | Self::Empty | Self::Draining => None,
         }
     }
 
@@ -111,9 +119,9 @@ impl ReloadError {
     /// One line for status and log.
     pub fn summary(&self) -> String {
         match self {
-            Self::Load(LoadError::Invalid { diagnostics, .. }) => {
-                diagnostics.first_error().map_or_else(|| self.to_string(), |first| first.message.clone())
-            }
+            Self::Load(LoadError::Invalid { diagnostics, .. }) => diagnostics
+                .first_error()
+                .map_or_else(|| self.to_string(), |first| first.message.clone()),
             _ => self.to_string(),
         }
     }
@@ -240,7 +248,10 @@ impl Control {
 
     /// `/api/config/status`.
     pub fn status(&self) -> Status {
-        self.status.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.status
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// Where the listeners are really bound, by name.
@@ -310,8 +321,12 @@ impl Control {
             return Err(ReloadError::Draining);
         }
         let source = self.source.clone();
-        let (loaded, sources) =
-            blocking(move || source.load()).await.map_err(ReloadError::Load)?;
+        let (loaded, sources) = blocking(move || source.load())
+            .await
+            .map_err(ReloadError::Load)?;
+        if sources.iter().all(|source| source.text.trim().is_empty()) {
+            return Err(ReloadError::Empty);
+        }
         let old = self.snapshot.load_full();
         let config = Arc::new(loaded.config);
         let log = open_log(&config, Some(&old), &self.shared.metrics).map_err(ReloadError::Log)?;
@@ -343,13 +358,22 @@ impl Control {
         let waits = restart_warnings(&workshop.first, &snapshot.config);
         *self.status.lock().unwrap_or_else(PoisonError::into_inner) =
             status_of(&snapshot, &sources, &loaded.warnings, waits);
-        self.watched.send_replace(files_of(&self.source, &snapshot));
+        let files = files_of(&self.source, &snapshot);
+        self.watched
+            .send_if_modified(|watched| std::mem::replace(watched, files.clone()) != files);
         if let Some(log) = &old.log
-            && snapshot.log.as_ref().is_none_or(|new| !Arc::ptr_eq(log, new))
+            && snapshot
+                .log
+                .as_ref()
+                .is_none_or(|new| !Arc::ptr_eq(log, new))
         {
             log.flush(Duration::from_secs(1));
         }
-        tracing::info!(generation = snapshot.generation, hash = snapshot.hash, "configuration applied");
+        tracing::info!(
+            generation = snapshot.generation,
+            hash = snapshot.hash,
+            "configuration applied"
+        );
         Ok(())
     }
 
@@ -358,7 +382,10 @@ impl Control {
         let mut applied = Vec::new();
         for mailbox in &self.shared.mailboxes {
             let (tx, rx) = oneshot::channel();
-            if mailbox.send(Order::Publish(Arc::clone(snapshot), tx)).is_ok() {
+            if mailbox
+                .send(Order::Publish(Arc::clone(snapshot), tx))
+                .is_ok()
+            {
                 applied.push(rx);
             }
         }
@@ -462,7 +489,9 @@ pub fn open_log(
     old: Option<&Snapshot>,
     metrics: &Metrics,
 ) -> std::io::Result<Option<Arc<AccessLog>>> {
-    let Some(wanted) = &config.access_log else { return Ok(None) };
+    let Some(wanted) = &config.access_log else {
+        return Ok(None);
+    };
     if let Some(old) = old
         && old.config.access_log.as_ref() == Some(wanted)
     {
@@ -488,13 +517,22 @@ pub fn rfc3339(time: SystemTime) -> String {
     crate::access_log::rfc3339(time)
 }
 
-fn status_of(snapshot: &Snapshot, sources: &[SourceFile], warnings: &[Diagnostic], more: Vec<String>) -> Status {
+fn status_of(
+    snapshot: &Snapshot,
+    sources: &[SourceFile],
+    warnings: &[Diagnostic],
+    more: Vec<String>,
+) -> Status {
     Status {
         generation: snapshot.generation,
         hash: snapshot.hash.clone(),
         applied_at: rfc3339(snapshot.applied_at),
         sources: sources.iter().map(|s| s.name.to_string()).collect(),
-        warnings: warnings.iter().map(ToString::to_string).chain(more).collect(),
+        warnings: warnings
+            .iter()
+            .map(ToString::to_string)
+            .chain(more)
+            .collect(),
         overrides: Vec::new(),
         last_error: None,
     }
@@ -515,10 +553,15 @@ fn restart_warnings(first: &Config, now: &Config) -> Vec<String> {
 fn sync_metrics(metrics: &Metrics, snapshot: &Snapshot) {
     let pairs = snapshot.config.routes.iter().flat_map(|route| {
         let clusters: Vec<&str> = match &route.action {
-            forebay_config::Action::Forward(members) => members.iter().map(|m| m.cluster.as_str()).collect(),
+            forebay_config::Action::Forward(members) => {
+                members.iter().map(|m| m.cluster.as_str()).collect()
+            }
             _ => vec![""],
         };
-        clusters.into_iter().map(|cluster| (route.name.as_str(), cluster)).collect::<Vec<_>>()
+        clusters
+            .into_iter()
+            .map(|cluster| (route.name.as_str(), cluster))
+            .collect::<Vec<_>>()
     });
     metrics.sync(pairs);
     metrics.config_applied(snapshot.generation, &snapshot.hash);
@@ -527,10 +570,28 @@ fn sync_metrics(metrics: &Metrics, snapshot: &Snapshot) {
 /// Everything a reload reads: the configuration itself, certificates, keys and CA bundles.
 fn files_of(source: &Source, snapshot: &Snapshot) -> BTreeSet<PathBuf> {
     let mut files: BTreeSet<PathBuf> = match source {
-        Source::Paths(paths) => paths.iter().filter(|p| p.as_os_str() != "-").cloned().collect(),
+        Source::Paths(paths) => paths
+            .iter()
+            .filter(|p| p.as_os_str() != "-")
+            .cloned()
+            .collect(),
         Source::Text(_) => BTreeSet::new(),
     };
-    files.extend(snapshot.config.listeners.iter().filter_map(|l| l.tls.as_ref()).flat_map(tls::server::files_of));
-    files.extend(snapshot.config.clusters.iter().filter_map(|c| c.tls.as_ref()).flat_map(tls::client::files_of));
+    files.extend(
+        snapshot
+            .config
+            .listeners
+            .iter()
+            .filter_map(|l| l.tls.as_ref())
+            .flat_map(tls::server::files_of),
+    );
+    files.extend(
+        snapshot
+            .config
+            .clusters
+            .iter()
+            .filter_map(|c| c.tls.as_ref())
+            .flat_map(tls::client::files_of),
+    );
     files
 }

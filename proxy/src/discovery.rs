@@ -59,7 +59,12 @@ enum Origin {
 impl Discovery {
     /// Follows nothing yet. `pinned`: names that are not asked for.
     pub fn new(resolver: Arc<Resolver>, pinned: HashMap<(String, u16), SocketAddr>) -> Self {
-        Self { resolver, pinned, names: HashMap::new(), clusters: Vec::new() }
+        Self {
+            resolver,
+            pinned,
+            names: HashMap::new(),
+            clusters: Vec::new(),
+        }
     }
 
     /// Follows the names of a snapshot from now on and those of the one before no longer. Returns when every name
@@ -82,7 +87,9 @@ impl Discovery {
             if !named.is_empty() {
                 first.extend(named.iter().cloned());
                 let state = Arc::clone(&cluster.state);
-                tasks.push(Task(tokio::spawn(keep_updated(state, parts, named, balance)).abort_handle()));
+                tasks.push(Task(
+                    tokio::spawn(keep_updated(state, parts, named, balance)).abort_handle(),
+                ));
             }
         }
         self.names = wanted;
@@ -96,7 +103,9 @@ impl Discovery {
         // The tasks may not have run yet; the answers are there.
         for cluster in snapshot.clusters.values() {
             let parts = self.known_parts(&cluster.config);
-            cluster.state.update(candidates(&parts), &cluster.config.balance);
+            cluster
+                .state
+                .update(candidates(&parts), &cluster.config.balance);
         }
     }
 
@@ -131,7 +140,12 @@ fn names_of(cluster: &config::Cluster) -> Vec<(String, u16, Duration)> {
         .filter(|endpoint| endpoint.host.parse::<IpAddr>().is_err())
         .map(|endpoint| (endpoint.host.clone(), endpoint.port, REFRESH))
         .collect();
-    if let Some(config::Discover::Dns { name, port, refresh }) = &cluster.discover {
+    if let Some(config::Discover::Dns {
+        name,
+        port,
+        refresh,
+    }) = &cluster.discover
+    {
         names.push((name.clone(), *port, *refresh));
     }
     names
@@ -140,7 +154,10 @@ fn names_of(cluster: &config::Cluster) -> Vec<(String, u16, Duration)> {
 /// The written endpoints that are in the cluster's subset.
 fn served(cluster: &config::Cluster) -> impl Iterator<Item = &config::EndpointConfig> {
     cluster.endpoints.iter().filter(|endpoint| {
-        cluster.subset.iter().all(|(key, value)| endpoint.labels.get(key) == Some(value))
+        cluster
+            .subset
+            .iter()
+            .all(|(key, value)| endpoint.labels.get(key) == Some(value))
     })
 }
 
@@ -162,13 +179,25 @@ fn parts_of(
     let mut parts: Vec<Part> = served(cluster)
         .filter_map(|endpoint| {
             let origin = origin(&endpoint.host, endpoint.port, REFRESH)?;
-            Some(Part { origin, host: endpoint.host.as_str().into(), weight: endpoint.weight })
+            Some(Part {
+                origin,
+                host: endpoint.host.as_str().into(),
+                weight: endpoint.weight,
+            })
         })
         .collect();
-    if let Some(config::Discover::Dns { name, port, refresh }) = &cluster.discover
+    if let Some(config::Discover::Dns {
+        name,
+        port,
+        refresh,
+    }) = &cluster.discover
         && let Some(origin) = origin(name, *port, *refresh)
     {
-        parts.push(Part { origin, host: name.as_str().into(), weight: 1 });
+        parts.push(Part {
+            origin,
+            host: name.as_str().into(),
+            weight: 1,
+        });
     }
     parts
 }
@@ -177,7 +206,11 @@ fn candidates(parts: &[Part]) -> Vec<Candidate> {
     let mut candidates = Vec::new();
     for part in parts {
         let mut add = |address| {
-            candidates.push(Candidate { address, host: Arc::clone(&part.host), weight: part.weight });
+            candidates.push(Candidate {
+                address,
+                host: Arc::clone(&part.host),
+                weight: part.weight,
+            });
         };
         match &part.origin {
             Origin::Fixed(address) => add(*address),
@@ -244,12 +277,17 @@ impl Follower {
                     Err(error) => {
                         tracing::warn!(name, %error, "name not resolved");
                         failures += 1;
-                        FIRST_RETRY.saturating_mul(1 << failures.min(10)).min(refresh)
+                        FIRST_RETRY
+                            .saturating_mul(1 << failures.min(10))
+                            .min(refresh)
                     }
                 };
                 tokio::time::sleep(pause.mul_f64(0.9 + 0.2 * fastrand::f64())).await;
             }
         });
-        Self { addresses, _task: Task(task.abort_handle()) }
+        Self {
+            addresses,
+            _task: Task(task.abort_handle()),
+        }
     }
 }

@@ -96,14 +96,20 @@ struct Inner {
 enum Servers {
     Fixed(Arc<Client>),
     /// From resolv.conf, set up again when its content changes.
-    File { path: PathBuf, current: Mutex<Option<(Vec<u8>, Arc<Client>)>> },
+    File {
+        path: PathBuf,
+        current: Mutex<Option<(Vec<u8>, Arc<Client>)>>,
+    },
 }
 
 impl Clone for Servers {
     fn clone(&self) -> Self {
         match self {
             Self::Fixed(client) => Self::Fixed(Arc::clone(client)),
-            Self::File { path, .. } => Self::File { path: path.clone(), current: Mutex::default() },
+            Self::File { path, .. } => Self::File {
+                path: path.clone(),
+                current: Mutex::default(),
+            },
         }
     }
 }
@@ -120,19 +126,33 @@ impl Resolver {
     fn from_files(path: PathBuf, hosts: PathBuf) -> Result<Self, DnsError> {
         let text = std::fs::read(&path).unwrap_or_default();
         let client = Arc::new(Client::parse(&text)?);
-        let servers = Servers::File { path, current: Mutex::new(Some((text, client))) };
-        Ok(Self(Arc::new(Inner { servers, hosts, overrides: HashMap::new() })))
+        let servers = Servers::File {
+            path,
+            current: Mutex::new(Some((text, client))),
+        };
+        Ok(Self(Arc::new(Inner {
+            servers,
+            hosts,
+            overrides: HashMap::new(),
+        })))
     }
 
     /// Asks only this name server, without search domains.
     pub fn with_server(server: SocketAddr) -> Result<Self, DnsError> {
-        let client = Client::new(ResolverConfig::from_name_servers(vec![name_server(server)]), {
-            let mut options = ResolverOpts::default();
-            options.timeout = Duration::from_secs(1);
-            options
-        })?;
+        let client = Client::new(
+            ResolverConfig::from_name_servers(vec![name_server(server)]),
+            {
+                let mut options = ResolverOpts::default();
+                options.timeout = Duration::from_secs(1);
+                options
+            },
+        )?;
         let servers = Servers::Fixed(Arc::new(client));
-        Ok(Self(Arc::new(Inner { servers, hosts: "/etc/hosts".into(), overrides: HashMap::new() })))
+        Ok(Self(Arc::new(Inner {
+            servers,
+            hosts: "/etc/hosts".into(),
+            overrides: HashMap::new(),
+        })))
     }
 
     /// Pins names with their ports to addresses, for `--resolve NAME:PORT=ADDR`. Only [`Resolver::resolve`] and
@@ -150,13 +170,25 @@ impl Resolver {
     /// Looks a name up with a port. The flag says that the result can never change.
     ///
     /// Errors: as [`Resolver::lookup`].
-    pub(crate) async fn resolve(&self, name: &str, port: u16) -> Result<(Answer, Vec<SocketAddr>, bool), DnsError> {
+    pub(crate) async fn resolve(
+        &self,
+        name: &str,
+        port: u16,
+    ) -> Result<(Answer, Vec<SocketAddr>, bool), DnsError> {
         if let Some(pinned) = self.0.overrides.get(&(plain(name), port)) {
-            let answer = Answer { addresses: vec![pinned.ip()], valid_for: MAX_VALID, failed: None };
+            let answer = Answer {
+                addresses: vec![pinned.ip()],
+                valid_for: MAX_VALID,
+                failed: None,
+            };
             return Ok((answer, vec![*pinned], true));
         }
         let answer = self.lookup(name).await?;
-        let addresses = answer.addresses.iter().map(|ip| SocketAddr::new(*ip, port)).collect();
+        let addresses = answer
+            .addresses
+            .iter()
+            .map(|ip| SocketAddr::new(*ip, port))
+            .collect();
         Ok((answer, addresses, literal(name).is_some()))
     }
 
@@ -166,7 +198,11 @@ impl Resolver {
     /// Errors: a bad name; an error answer or none, when no address is known from the other family. Takes 15 s at most.
     pub async fn lookup(&self, name: &str) -> Result<Answer, DnsError> {
         if let Some(ip) = literal(name) {
-            return Ok(Answer { addresses: vec![ip], valid_for: MAX_VALID, failed: None });
+            return Ok(Answer {
+                addresses: vec![ip],
+                valid_for: MAX_VALID,
+                failed: None,
+            });
         }
         let plain = plain(name);
         let asked = Name::from_str_relaxed(name).map_err(|_| DnsError::BadName(name.to_owned()))?;
@@ -179,7 +215,11 @@ impl Resolver {
             addresses = vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
         }
         if !addresses.is_empty() {
-            return Ok(Answer { addresses: tidy(addresses), valid_for: SHORT_VALID, failed: None });
+            return Ok(Answer {
+                addresses: tidy(addresses),
+                valid_for: SHORT_VALID,
+                failed: None,
+            });
         }
         let client = self.0.client(files.resolv_conf)?;
         match tokio::time::timeout(PATIENCE, client.lookup(asked)).await {
@@ -230,7 +270,9 @@ struct Client {
 
 impl std::fmt::Debug for Client {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Client").field("search", &self.search).finish_non_exhaustive()
+        f.debug_struct("Client")
+            .field("search", &self.search)
+            .finish_non_exhaustive()
     }
 }
 
@@ -244,7 +286,11 @@ impl Client {
         options.cache_size = 0; // a refresh must reach the server even if an old answer is still valid
         options.use_hosts_file = ResolveHosts::Never; // ours is read anew each time
         let (domain, search, servers) = config.into_parts();
-        let search = if search.is_empty() { domain.into_iter().collect() } else { search };
+        let search = if search.is_empty() {
+            domain.into_iter().collect()
+        } else {
+            search
+        };
         let ndots = options.ndots;
         let config = ResolverConfig::from_name_servers(servers);
         let dns = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
@@ -260,9 +306,14 @@ impl Client {
         let mut error = None;
         let mut valid_for = SHORT_VALID;
         for name in self.candidates(name) {
-            let (v4, v6) = tokio::join!(self.records(&name, RecordType::A), self.records(&name, RecordType::AAAA));
+            let (v4, v6) = tokio::join!(
+                self.records(&name, RecordType::A),
+                self.records(&name, RecordType::AAAA)
+            );
             match combine(v4, v6) {
-                Ok(answer) if answer.addresses.is_empty() => valid_for = valid_for.min(answer.valid_for),
+                Ok(answer) if answer.addresses.is_empty() => {
+                    valid_for = valid_for.min(answer.valid_for)
+                }
                 Ok(answer) => return Ok(answer),
                 Err(refused @ DnsError::Refused { .. }) => error = error.or(Some(refused)),
                 Err(silence) => return Err(silence),
@@ -270,7 +321,11 @@ impl Client {
         }
         match error {
             Some(error) => Err(error),
-            None => Ok(Answer { addresses: Vec::new(), valid_for, failed: None }),
+            None => Ok(Answer {
+                addresses: Vec::new(),
+                valid_for,
+                failed: None,
+            }),
         }
     }
 
@@ -298,15 +353,28 @@ impl Client {
         match self.dns.lookup(name.clone(), family).await {
             Ok(lookup) => {
                 let found = lookup.answers();
-                let ttl = found.iter().map(|record| record.ttl).min().unwrap_or_default();
-                let addresses = found.iter().filter_map(|record| record.data.ip_addr()).collect();
+                let ttl = found
+                    .iter()
+                    .map(|record| record.ttl)
+                    .min()
+                    .unwrap_or_default();
+                let addresses = found
+                    .iter()
+                    .filter_map(|record| record.data.ip_addr())
+                    .collect();
                 Records::Found(addresses, Duration::from_secs(ttl.into()))
             }
             Err(NetError::Dns(AnswerError::NoRecordsFound(none)))
-                if matches!(none.response_code, ResponseCode::NoError | ResponseCode::NXDomain) =>
+                if matches!(
+                    none.response_code,
+                    ResponseCode::NoError | ResponseCode::NXDomain
+                ) =>
             {
                 let ttl = Duration::from_secs(none.negative_ttl.unwrap_or(u32::MAX).into());
-                Records::Empty { unknown_name: none.response_code == ResponseCode::NXDomain, ttl }
+                Records::Empty {
+                    unknown_name: none.response_code == ResponseCode::NXDomain,
+                    ttl,
+                }
             }
             Err(error) => Records::Failed(failure(name, &error)),
         }
@@ -323,11 +391,18 @@ enum Records {
 fn failure(name: &Name, error: &NetError) -> DnsError {
     let name = name.to_string();
     match error {
-        NetError::Dns(AnswerError::ResponseCode(code)) => DnsError::Refused { name, code: code.to_string() },
-        NetError::Dns(AnswerError::NoRecordsFound(none)) => {
-            DnsError::Refused { name, code: none.response_code.to_string() }
-        }
-        other => DnsError::Unreachable { name, cause: other.to_string() },
+        NetError::Dns(AnswerError::ResponseCode(code)) => DnsError::Refused {
+            name,
+            code: code.to_string(),
+        },
+        NetError::Dns(AnswerError::NoRecordsFound(none)) => DnsError::Refused {
+            name,
+            code: none.response_code.to_string(),
+        },
+        other => DnsError::Unreachable {
+            name,
+            cause: other.to_string(),
+        },
     }
 }
 
@@ -348,15 +423,39 @@ fn combine(v4: Records, v6: Records) -> Result<Answer, DnsError> {
             (Vec::new(), a.min(b).min(SHORT_VALID))
         }
         // A name that does not exist has no records of the other family either.
-        (Records::Empty { unknown_name: true, ttl }, Records::Failed(_))
-        | (Records::Failed(_), Records::Empty { unknown_name: true, ttl }) => {
+        (
+            Records::Empty {
+                unknown_name: true,
+                ttl,
+            },
+            Records::Failed(_),
+        )
+        | (
+            Records::Failed(_),
+            Records::Empty {
+                unknown_name: true,
+                ttl,
+            },
+        ) => {
             let valid_for = ttl.clamp(MIN_VALID, SHORT_VALID);
-            return Ok(Answer { addresses: Vec::new(), valid_for, failed: None });
+            return Ok(Answer {
+                addresses: Vec::new(),
+                valid_for,
+                failed: None,
+            });
         }
         (Records::Failed(error), _) | (_, Records::Failed(error)) => return Err(error),
     };
-    let longest = if failed.is_some() { SHORT_VALID } else { MAX_VALID };
-    Ok(Answer { addresses: tidy(addresses), valid_for: valid_for.clamp(MIN_VALID, longest), failed })
+    let longest = if failed.is_some() {
+        SHORT_VALID
+    } else {
+        MAX_VALID
+    };
+    Ok(Answer {
+        addresses: tidy(addresses),
+        valid_for: valid_for.clamp(MIN_VALID, longest),
+        failed,
+    })
 }
 
 fn name_server(server: SocketAddr) -> NameServerConfig {
@@ -369,7 +468,10 @@ fn name_server(server: SocketAddr) -> NameServerConfig {
 
 /// The address a name already is, with or without IPv6 brackets.
 fn literal(name: &str) -> Option<IpAddr> {
-    let bare = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
+    let bare = name
+        .strip_prefix('[')
+        .and_then(|name| name.strip_suffix(']'))
+        .unwrap_or(name);
     IpAddr::from_str(bare).ok()
 }
 

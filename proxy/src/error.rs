@@ -127,7 +127,12 @@ mod tests {
     fn every_reason_has_a_status_and_a_label_of_the_contract() {
         for reason in Reason::ALL {
             assert!(reason.status().as_u16() >= 400);
-            assert!(reason.label().bytes().all(|b| b.is_ascii_lowercase() || b == b'_'));
+            assert!(
+                reason
+                    .label()
+                    .bytes()
+                    .all(|b| b.is_ascii_lowercase() || b == b'_')
+            );
             assert!(reason.grpc_status() != 0);
         }
     }

@@ -53,7 +53,10 @@ impl LogEntry {
             time: SystemTime::now(),
             method: request.method().clone(),
             version: request.version(),
-            path: request.uri().path_and_query().map_or_else(String::new, |p| p.as_str().to_owned()),
+            path: request
+                .uri()
+                .path_and_query()
+                .map_or_else(String::new, |p| p.as_str().to_owned()),
             authority: authority_of(request).to_owned(),
             request_headers: log.capture_request(request.headers()),
             response_headers: Captured::default(),
@@ -77,7 +80,11 @@ impl LogEntry {
 fn authority_of(request: &http::Request<hyper::body::Incoming>) -> &str {
     match request.uri().authority() {
         Some(authority) => authority.as_str(),
-        None => request.headers().get(http::header::HOST).and_then(|h| h.to_str().ok()).unwrap_or(""),
+        None => request
+            .headers()
+            .get(http::header::HOST)
+            .and_then(|h| h.to_str().ok())
+            .unwrap_or(""),
     }
 }
 
@@ -181,7 +188,9 @@ impl Exchange {
     }
 
     fn cells(&self) -> Option<&TrafficCells> {
-        self.traffic.as_ref().map(|t| t.worker(self.connection.worker.index).as_ref())
+        self.traffic
+            .as_ref()
+            .map(|t| t.worker(self.connection.worker.index).as_ref())
     }
 
     /// The last byte went to the client.
@@ -195,7 +204,10 @@ impl Exchange {
             return;
         }
         let duration = now.duration_since(self.flow.start);
-        let first_byte = self.flow.head().map(|head| head.duration_since(self.flow.start));
+        let first_byte = self
+            .flow
+            .head()
+            .map(|head| head.duration_since(self.flow.start));
         let overhead = self.left.map(|left| left.duration_since(self.flow.start));
         if let Some(cells) = self.cells() {
             cells.observe_duration(duration);
@@ -215,8 +227,15 @@ impl Exchange {
         self.connection.request_ended(now);
         let Some(entry) = self.log.take() else { return };
         let reason = aborted.or(self.reason).map_or("", Reason::label);
-        let status = if self.status == 0 { Reason::ClientClosed.code() } else { self.status };
-        let roll = entry.request_id.as_ref().map_or(0, |id| xxhash_rust::xxh3::xxh3_64(id.as_bytes()) as u32);
+        let status = if self.status == 0 {
+            Reason::ClientClosed.code()
+        } else {
+            self.status
+        };
+        let roll = entry
+            .request_id
+            .as_ref()
+            .map_or(0, |id| xxhash_rust::xxh3::xxh3_64(id.as_bytes()) as u32);
         if !entry.log.keep(status, reason, duration, roll) {
             return;
         }
@@ -226,14 +245,21 @@ impl Exchange {
                 method: entry.method.as_str(),
                 authority: &entry.authority,
                 path: &entry.path,
-                scheme: if self.connection.tls.is_some() { "https" } else { "http" },
+                scheme: if self.connection.tls.is_some() {
+                    "https"
+                } else {
+                    "http"
+                },
                 protocol: protocol(entry.version),
                 status,
                 reason,
                 request_bytes: self.flow.request_bytes.get(),
                 response_bytes: self.flow.response_bytes.get(),
                 duration,
-                request_duration: self.flow.sent().map(|sent| sent.duration_since(self.flow.start)),
+                request_duration: self
+                    .flow
+                    .sent()
+                    .map(|sent| sent.duration_since(self.flow.start)),
                 first_byte,
                 overhead,
                 queue: None,

@@ -160,13 +160,29 @@ impl Flow {
     pub fn deadline(&self) -> Option<(Instant, Reason)> {
         let clocks = self.clocks.get();
         let dispatched = self.dispatched.get();
-        let first_byte = if self.head.get().is_none() { self.sent.get() } else { None };
+        let first_byte = if self.head.get().is_none() {
+            self.sent.get()
+        } else {
+            None
+        };
         let candidates = [
             (first_byte, clocks.first_byte, Reason::FirstByteTimeout),
-            (dispatched.then(|| self.last.get()), clocks.idle, Reason::IdleTimeout),
-            (self.client_due.get(), clocks.request_body, Reason::RequestTimeout),
+            (
+                dispatched.then(|| self.last.get()),
+                clocks.idle,
+                Reason::IdleTimeout,
+            ),
+            (
+                self.client_due.get(),
+                clocks.request_body,
+                Reason::RequestTimeout,
+            ),
             (Some(self.start), clocks.total, Reason::TotalTimeout),
-            (self.reader_due.get(), clocks.write_stall, Reason::ClientClosed),
+            (
+                self.reader_due.get(),
+                clocks.write_stall,
+                Reason::ClientClosed,
+            ),
         ];
         let mut next: Option<(Instant, Reason)> = None;
         for (since, limit, reason) in candidates {
@@ -205,10 +221,14 @@ pub struct LazyTimer {
 impl LazyTimer {
     /// Ready when `deadline` has passed. Must always be polled from the same task.
     pub fn poll(&mut self, cx: &mut Context<'_>, deadline: Option<Instant>) -> Poll<()> {
-        let Some(deadline) = deadline else { return Poll::Pending };
+        let Some(deadline) = deadline else {
+            return Poll::Pending;
+        };
         loop {
             match &mut self.sleep {
-                Some(sleep) if !sleep.is_elapsed() && sleep.deadline() <= deadline => return Poll::Pending,
+                Some(sleep) if !sleep.is_elapsed() && sleep.deadline() <= deadline => {
+                    return Poll::Pending;
+                }
                 Some(sleep) => {
                     if Instant::now() >= deadline {
                         return Poll::Ready(());
@@ -251,22 +271,43 @@ mod tests {
             Some(2 * SECOND),
         );
         let start = Instant::now();
-        assert_eq!(flow.deadline(), Some((start + 60 * SECOND, Reason::TotalTimeout)));
+        assert_eq!(
+            flow.deadline(),
+            Some((start + 60 * SECOND, Reason::TotalTimeout))
+        );
         flow.dispatch(start, false);
-        assert_eq!(flow.deadline(), Some((start + 20 * SECOND, Reason::IdleTimeout)));
+        assert_eq!(
+            flow.deadline(),
+            Some((start + 20 * SECOND, Reason::IdleTimeout))
+        );
         flow.await_client();
-        assert_eq!(flow.deadline(), Some((start + 3 * SECOND, Reason::RequestTimeout)));
+        assert_eq!(
+            flow.deadline(),
+            Some((start + 3 * SECOND, Reason::RequestTimeout))
+        );
         tokio::time::advance(SECOND).await;
         flow.await_client();
-        assert_eq!(flow.deadline(), Some((start + 3 * SECOND, Reason::RequestTimeout)));
+        assert_eq!(
+            flow.deadline(),
+            Some((start + 3 * SECOND, Reason::RequestTimeout))
+        );
         flow.client_sent(10);
         flow.request_sent();
-        assert_eq!(flow.deadline(), Some((start + 6 * SECOND, Reason::FirstByteTimeout)));
+        assert_eq!(
+            flow.deadline(),
+            Some((start + 6 * SECOND, Reason::FirstByteTimeout))
+        );
         flow.head_came();
         flow.offered(10);
-        assert_eq!(flow.deadline(), Some((start + 3 * SECOND, Reason::ClientClosed)));
+        assert_eq!(
+            flow.deadline(),
+            Some((start + 3 * SECOND, Reason::ClientClosed))
+        );
         flow.asked();
-        assert_eq!(flow.deadline(), Some((start + 21 * SECOND, Reason::IdleTimeout)));
+        assert_eq!(
+            flow.deadline(),
+            Some((start + 21 * SECOND, Reason::IdleTimeout))
+        );
     }
 
     #[tokio::test(start_paused = true)]
@@ -276,7 +317,11 @@ mod tests {
         let deadline = Cell::new(start + SECOND);
         let ring = std::future::poll_fn(|cx| timer.poll(cx, Some(deadline.get())));
         let mut ring = std::pin::pin!(ring);
-        assert!(std::future::poll_fn(|cx| Poll::Ready(ring.as_mut().poll(cx))).await.is_pending());
+        assert!(
+            std::future::poll_fn(|cx| Poll::Ready(ring.as_mut().poll(cx)))
+                .await
+                .is_pending()
+        );
         deadline.set(start + 10 * SECOND);
         ring.await;
         assert_eq!(Instant::now(), start + 10 * SECOND);

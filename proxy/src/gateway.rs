@@ -53,7 +53,9 @@ enum Outcome {
 impl Gateway {
     /// The gateway of a connection.
     pub fn new(connection: &Rc<Connection>) -> Self {
-        Self { connection: Rc::clone(connection) }
+        Self {
+            connection: Rc::clone(connection),
+        }
     }
 
     /// What hyper calls for each request.
@@ -90,7 +92,13 @@ async fn answer(
     let manners = answer::Manners::of(&request, &survey);
     let http10 = request.version() == Version::HTTP_10;
     let outcome = {
-        let mut life = std::pin::pin!(forward(&connection, &snapshot, &mut exchange, request, survey));
+        let mut life = std::pin::pin!(forward(
+            &connection,
+            &snapshot,
+            &mut exchange,
+            request,
+            survey
+        ));
         std::future::poll_fn(|cx| isolated(life.as_mut(), cx)).await
     };
     let mut response = match outcome {
@@ -102,8 +110,12 @@ async fn answer(
         }
     };
     if !connection.http2 {
-        if connection.stage() >= Stage::Announcing && response.status() != StatusCode::SWITCHING_PROTOCOLS {
-            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        if connection.stage() >= Stage::Announcing
+            && response.status() != StatusCode::SWITCHING_PROTOCOLS
+        {
+            response
+                .headers_mut()
+                .insert(CONNECTION, HeaderValue::from_static("close"));
         }
         connection.set_close_delimited(http10 && !response.headers().contains_key(CONTENT_LENGTH));
     }
@@ -139,7 +151,11 @@ fn finish(connection: &Connection, mut exchange: Exchange, outcome: Outcome) -> 
     }
 }
 
-fn refuse(mut exchange: Exchange, manners: &answer::Manners, refusal: &Refusal) -> Result<Response<Body>, Cut> {
+fn refuse(
+    mut exchange: Exchange,
+    manners: &answer::Manners,
+    refusal: &Refusal,
+) -> Result<Response<Body>, Cut> {
     exchange.refused(refusal.reason);
     if refusal.reason == Reason::ClientClosed {
         return Err(Cut(refusal.reason));
@@ -168,7 +184,11 @@ async fn forward(
     let config = &route.config;
     if let Some(log) = &mut exchange.log {
         log.route.clone_from(&config.name);
-        log.client = headers::client_ip(request.headers(), connection.peer_ip(), &view.config.trusted_proxies);
+        log.client = headers::client_ip(
+            request.headers(),
+            connection.peer_ip(),
+            &view.config.trusted_proxies,
+        );
     }
     let Some(split) = &route.split else {
         exchange.admit(snapshot.traffic(route.cell));
@@ -179,13 +199,26 @@ async fn forward(
     if let Some(log) = &mut exchange.log {
         log.cluster.clone_from(&member.cluster.config.name);
     }
-    if survey.content_length && config.body_max.is_some_and(|max| declared_length(request.headers()) > max) {
+    if survey.content_length
+        && config
+            .body_max
+            .is_some_and(|max| declared_length(request.headers()) > max)
+    {
         return Err(Reason::BodyTooLarge.into());
     }
-    exchange.flow().bind(&config.timeouts, connection.limits.write_stall.filter(|_| connection.http2));
-    let upgrade =
-        if survey.upgrade { headers::requested_upgrade(request.headers(), request.version()) } else { None };
-    let http2 = upgrade.is_none() && member.cluster.wants_http2(survey.content_type && is_grpc(request.headers()));
+    exchange.flow().bind(
+        &config.timeouts,
+        connection.limits.write_stall.filter(|_| connection.http2),
+    );
+    let upgrade = if survey.upgrade {
+        headers::requested_upgrade(request.headers(), request.version())
+    } else {
+        None
+    };
+    let http2 = upgrade.is_none()
+        && member
+            .cluster
+            .wants_http2(survey.content_type && is_grpc(request.headers()));
     let key = hash_key(&member.cluster.config.balance, &request, connection, view);
     let path = match &config.rewrite.path {
         None => target.path,
@@ -195,8 +228,14 @@ async fn forward(
             Cow::Owned(path.into_owned())
         }
     };
-    let uri = new_uri(&request, path, http2, || authority(config, &target.authority, member))?;
-    let trusted = view.config.trusted_proxies.iter().any(|net| net.contains(&connection.peer_ip()));
+    let uri = new_uri(&request, path, http2, || {
+        authority(config, &target.authority, member)
+    })?;
+    let trusted = view
+        .config
+        .trusted_proxies
+        .iter()
+        .any(|net| net.contains(&connection.peer_ip()));
     let host = target.authority;
     let host_moved = request.uri().authority().is_some();
     let version = request.version();
@@ -204,36 +243,66 @@ async fn forward(
     headers::prepare_request(
         &mut head.headers,
         &survey,
-        &Origin { peer: &connection.peer_value, trusted, tls: connection.tls.is_some(), host: &host },
+        &Origin {
+            peer: &connection.peer_value,
+            trusted,
+            tls: connection.tls.is_some(),
+            host: &host,
+        },
     );
     identify(&mut head.headers, &survey, connection, trusted, exchange);
     headers::edit(&mut head.headers, &config.request_headers);
     headers::edit(&mut head.headers, &member.request_headers);
     address(&mut head.headers, config, host_moved.then_some(host), http2);
     if survey.hop_by_hop && !http2 && head.headers.contains_key(TE) {
-        head.headers.insert(CONNECTION, HeaderValue::from_static("te"));
+        head.headers
+            .insert(CONNECTION, HeaderValue::from_static("te"));
     }
     if let Some(upgrade) = &upgrade {
-        head.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        head.headers
+            .insert(CONNECTION, HeaderValue::from_static("upgrade"));
         head.headers.insert(UPGRADE, upgrade.clone());
     }
     head.uri = uri;
-    head.version = if http2 { Version::HTTP_2 } else { Version::HTTP_11 };
+    head.version = if http2 {
+        Version::HTTP_2
+    } else {
+        Version::HTTP_11
+    };
     head.extensions.clear();
     let flow = Rc::clone(exchange.flow());
-    let body = RequestBody::new(incoming, Rc::clone(&flow), config.body_max, version == Version::HTTP_2);
+    let body = RequestBody::new(
+        incoming,
+        Rc::clone(&flow),
+        config.body_max,
+        version == Version::HTTP_2,
+    );
     let request = Request::from_parts(head, body);
 
-    let sent = Sending { connection, member, key: key.as_deref(), http2, upgrade: upgrade.is_some() };
+    let sent = Sending {
+        connection,
+        member,
+        key: key.as_deref(),
+        http2,
+        upgrade: upgrade.is_some(),
+    };
     let (mut response, lease, switched) = sent.run(request, &flow, exchange).await?;
     flow.head_came();
 
     let switching = response.status() == StatusCode::SWITCHING_PROTOCOLS;
-    let new_protocol = response.headers().get(UPGRADE).cloned().filter(|_| switching);
+    let new_protocol = response
+        .headers()
+        .get(UPGRADE)
+        .cloned()
+        .filter(|_| switching);
     if switching && (upgrade.is_none() || new_protocol.is_none()) {
         return Err(Reason::UpstreamProtocol.into());
     }
-    *response.version_mut() = if connection.http2 { Version::HTTP_2 } else { Version::HTTP_11 };
+    *response.version_mut() = if connection.http2 {
+        Version::HTTP_2
+    } else {
+        Version::HTTP_11
+    };
     headers::prepare_response(response.headers_mut());
     headers::edit(response.headers_mut(), &config.response_headers);
     headers::edit(response.headers_mut(), &member.response_headers);
@@ -241,9 +310,14 @@ async fn forward(
     head.extensions.clear();
     match (new_protocol, switched) {
         (Some(protocol), Some(switched)) => {
-            head.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+            head.headers
+                .insert(CONNECTION, HeaderValue::from_static("upgrade"));
             head.headers.insert(UPGRADE, protocol);
-            connection.switch_to(Tunnel::new(switched, lease.into_in_flight(), config.timeouts.tunnel));
+            connection.switch_to(Tunnel::new(
+                switched,
+                lease.into_in_flight(),
+                config.timeouts.tunnel,
+            ));
             Ok(Outcome::Tunnel(head))
         }
         _ => Ok(Outcome::Upstream(head, incoming, lease)),
@@ -295,7 +369,9 @@ impl Sending<'_> {
         let mut tried: Vec<u64> = Vec::new();
         let mut last = Reason::NoEndpoint;
         for attempt in 1..=ATTEMPTS {
-            let Some(endpoint) = self.choose(&tried) else { break };
+            let Some(endpoint) = self.choose(&tried) else {
+                break;
+            };
             if attempt > 1 {
                 exchange.retry(last);
             }
@@ -303,12 +379,21 @@ impl Sending<'_> {
                 log.endpoint = Some(Arc::clone(&endpoint.label));
                 log.attempts = attempt as u32;
             }
-            if cluster.config.breaker.requests.is_some_and(|most| cluster.state.requests() >= most) {
+            if cluster
+                .config
+                .breaker
+                .requests
+                .is_some_and(|most| cluster.state.requests() >= most)
+            {
                 return Err(Reason::BreakerOpen.into());
             }
             let now = exchange.leave();
-            let pool = worker.pools.of(&endpoint, connector, &cluster.config.keepalive);
-            let taken = flow.unless_failed(pool.checkout(connector, self.http2, wary, now)).await?;
+            let pool = worker
+                .pools
+                .of(&endpoint, connector, &cluster.config.keepalive);
+            let taken = flow
+                .unless_failed(pool.checkout(connector, self.http2, wary, now))
+                .await?;
             let (connection, reused) = match taken {
                 Ok(taken) => taken,
                 Err(error) => {
@@ -319,8 +404,15 @@ impl Sending<'_> {
                 }
             };
             let mut lease = Lease::new(connection, pool);
-            let switched = if self.upgrade { lease.on_switch() } else { None };
-            flow.dispatch(if reused { now } else { Instant::now() }, request.body().is_empty());
+            let switched = if self.upgrade {
+                lease.on_switch()
+            } else {
+                None
+            };
+            flow.dispatch(
+                if reused { now } else { Instant::now() },
+                request.body().is_empty(),
+            );
             match flow.unless_failed(lease.send(request)).await? {
                 Ok(response) => return Ok((response, lease, switched)),
                 Err(failed) => {
@@ -339,19 +431,33 @@ impl Sending<'_> {
     fn choose(&self, tried: &[u64]) -> Option<Arc<Endpoint>> {
         let cluster = &self.member.cluster;
         let set = cluster.state.endpoints();
-        let roll = if set.endpoints.len() > 1 { self.connection.worker.roll() } else { 0 };
-        let choice = Choice { balance: &cluster.config.balance, key: self.key, roll, tried };
+        let roll = if set.endpoints.len() > 1 {
+            self.connection.worker.roll()
+        } else {
+            0
+        };
+        let choice = Choice {
+            balance: &cluster.config.balance,
+            key: self.key,
+            roll,
+            tried,
+        };
         cluster.state.choose(&set, &choice)
     }
 }
 
 fn declared_length(headers: &HeaderMap) -> u64 {
-    headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok()).unwrap_or(0)
+    headers
+        .get(CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok()?.parse().ok())
+        .unwrap_or(0)
 }
 
 /// True for gRPC in any of its encodings.
 pub fn is_grpc(headers: &HeaderMap) -> bool {
-    headers.get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
+    headers
+        .get(CONTENT_TYPE)
+        .is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
 }
 
 /// What a consistent hash looks at in this request.
@@ -361,12 +467,23 @@ fn hash_key(
     connection: &Connection,
     view: &ListenerView,
 ) -> Option<Vec<u8>> {
-    let Balance::Hash(key) = balance else { return None };
+    let Balance::Hash(key) = balance else {
+        return None;
+    };
     match key {
-        HashKey::Header(name) => request.headers().get(name).map(|value| value.as_bytes().to_vec()),
-        HashKey::Cookie(name) => cookie(request.headers(), name).map(|value| value.as_bytes().to_vec()),
+        HashKey::Header(name) => request
+            .headers()
+            .get(name)
+            .map(|value| value.as_bytes().to_vec()),
+        HashKey::Cookie(name) => {
+            cookie(request.headers(), name).map(|value| value.as_bytes().to_vec())
+        }
         HashKey::ClientIp => {
-            let ip = headers::client_ip(request.headers(), connection.peer_ip(), &view.config.trusted_proxies);
+            let ip = headers::client_ip(
+                request.headers(),
+                connection.peer_ip(),
+                &view.config.trusted_proxies,
+            );
             Some(match ip {
                 IpAddr::V4(ip) => ip.octets().to_vec(),
                 IpAddr::V6(ip) => ip.octets().to_vec(),
@@ -376,9 +493,17 @@ fn hash_key(
 }
 
 fn cookie<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
-    let lines = headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok());
-    let pairs = lines.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
-    pairs.into_iter().find(|(key, _)| *key == name).map(|(_, value)| value)
+    let lines = headers
+        .get_all(COOKIE)
+        .iter()
+        .filter_map(|value| value.to_str().ok());
+    let pairs = lines
+        .flat_map(|line| line.split(';'))
+        .filter_map(|pair| pair.trim().split_once('='));
+    pairs
+        .into_iter()
+        .find(|(key, _)| *key == name)
+        .map(|(_, value)| value)
 }
 
 /// The target as the endpoint sees it: canonical path, the query as it was sent.
@@ -395,7 +520,9 @@ fn new_uri(
     let path_and_query = match old.query() {
         None if path == old.path() => old.path_and_query().cloned().ok_or(Reason::BadPath)?,
         None => PathAndQuery::try_from(path.as_ref()).map_err(|_| Reason::BadPath)?,
-        Some(query) => PathAndQuery::try_from(format!("{path}?{query}")).map_err(|_| Reason::BadPath)?,
+        Some(query) => {
+            PathAndQuery::try_from(format!("{path}?{query}")).map_err(|_| Reason::BadPath)?
+        }
     };
     let mut parts = http::uri::Parts::default();
     parts.path_and_query = Some(path_and_query);
@@ -414,12 +541,21 @@ fn authority(
 ) -> Result<(Scheme, Authority), Reason> {
     let host = config.rewrite.host.as_ref().unwrap_or(host);
     let authority = Authority::try_from(host.as_bytes()).map_err(|_| Reason::BadHost)?;
-    let scheme = if member.cluster.connector.tls.is_some() { Scheme::HTTPS } else { Scheme::HTTP };
+    let scheme = if member.cluster.connector.tls.is_some() {
+        Scheme::HTTPS
+    } else {
+        Scheme::HTTP
+    };
     Ok((scheme, authority))
 }
 
 /// `Host` for HTTP/1.1; HTTP/2 carries it in the target. `moved`: the client named it in its target.
-fn address(headers: &mut HeaderMap, config: &forebay_config::Route, moved: Option<HeaderValue>, http2: bool) {
+fn address(
+    headers: &mut HeaderMap,
+    config: &forebay_config::Route,
+    moved: Option<HeaderValue>,
+    http2: bool,
+) {
     if http2 {
         headers.remove(HOST);
     } else if let Some(host) = config.rewrite.host.clone().or(moved) {
@@ -439,7 +575,11 @@ fn identify(
         if !(trusted && survey.request_id) {
             headers.insert(&headers::X_REQUEST_ID, headers::new_request_id(rng));
         }
-        let old = if survey.traceparent { headers.get(&headers::TRACEPARENT) } else { None };
+        let old = if survey.traceparent {
+            headers.get(&headers::TRACEPARENT)
+        } else {
+            None
+        };
         headers::traceparent(old, rng)
     });
     if let Some(log) = &mut exchange.log {

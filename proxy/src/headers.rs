@@ -4,7 +4,8 @@ use std::net::IpAddr;
 
 use forebay_config::HeaderEdits;
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, Entry, FORWARDED, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, CONTENT_LENGTH, Entry, FORWARDED, HeaderName, HeaderValue, TE, TRANSFER_ENCODING,
+    UPGRADE,
 };
 use http::{HeaderMap, Version};
 use ipnet::IpNet;
@@ -66,7 +67,11 @@ impl Survey {
                 self.request_id |= rest == b"request-id";
                 self.twin |= rest.contains(&b'_');
             }
-            b"connection" | b"te" | b"keep-alive" | b"proxy-connection" | b"proxy-authorization"
+            b"connection"
+            | b"te"
+            | b"keep-alive"
+            | b"proxy-connection"
+            | b"proxy-authorization"
             | b"proxy-authenticate" => self.hop_by_hop = true,
             b"transfer-encoding" => (self.hop_by_hop, self.transfer_encoding) = (true, true),
             b"upgrade" => (self.hop_by_hop, self.upgrade) = (true, true),
@@ -81,7 +86,11 @@ impl Survey {
 }
 
 fn remove_where(headers: &mut HeaderMap, bad: impl Fn(&str) -> bool) {
-    let names: Vec<HeaderName> = headers.keys().filter(|name| bad(name.as_str())).cloned().collect();
+    let names: Vec<HeaderName> = headers
+        .keys()
+        .filter(|name| bad(name.as_str()))
+        .cloned()
+        .collect();
     for name in names {
         headers.remove(name);
     }
@@ -99,7 +108,14 @@ fn strip_hop_by_hop(headers: &mut HeaderMap) {
     for name in named {
         headers.remove(name);
     }
-    for name in [&CONNECTION, &TE, &TRANSFER_ENCODING, &UPGRADE, &KEEP_ALIVE, &PROXY_CONNECTION] {
+    for name in [
+        &CONNECTION,
+        &TE,
+        &TRANSFER_ENCODING,
+        &UPGRADE,
+        &KEEP_ALIVE,
+        &PROXY_CONNECTION,
+    ] {
         headers.remove(name);
     }
     headers.remove(http::header::PROXY_AUTHORIZATION);
@@ -117,7 +133,11 @@ fn is_twin(name: &str) -> bool {
         || dashed.starts_with("x-forebay-")
         || matches!(
             dashed.as_str(),
-            "content-length" | "transfer-encoding" | "x-real-ip" | "x-request-id" | "proxy-connection"
+            "content-length"
+                | "transfer-encoding"
+                | "x-real-ip"
+                | "x-request-id"
+                | "proxy-connection"
         )
 }
 
@@ -138,7 +158,10 @@ pub fn requested_upgrade(headers: &HeaderMap, version: Version) -> Option<Header
 
 /// The comma-separated tokens of all values of a field.
 pub fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
-    let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+    let values = headers
+        .get_all(name)
+        .iter()
+        .filter_map(|value| value.to_str().ok());
     values.flat_map(|value| value.split(',')).map(str::trim)
 }
 
@@ -177,7 +200,9 @@ pub fn prepare_request(headers: &mut HeaderMap, found: &Survey, origin: &Origin<
         headers.remove(http::header::EXPECT);
     }
     if found.forwarding && !origin.trusted {
-        remove_where(headers, |name| name.starts_with("x-forwarded-") || name == "x-real-ip");
+        remove_where(headers, |name| {
+            name.starts_with("x-forwarded-") || name == "x-real-ip"
+        });
         headers.remove(FORWARDED);
     }
     if found.forwarding && origin.trusted {
@@ -187,7 +212,14 @@ pub fn prepare_request(headers: &mut HeaderMap, found: &Survey, origin: &Origin<
         insert_if_absent(headers, &X_FORWARDED_HOST, origin.host);
     } else {
         headers.insert(&X_FORWARDED_FOR, origin.peer.clone());
-        headers.insert(&X_FORWARDED_PROTO, if origin.tls { HTTPS.clone() } else { HTTP.clone() });
+        headers.insert(
+            &X_FORWARDED_PROTO,
+            if origin.tls {
+                HTTPS.clone()
+            } else {
+                HTTP.clone()
+            },
+        );
         headers.insert(&X_FORWARDED_HOST, origin.host.clone());
     }
 }
@@ -230,7 +262,10 @@ pub fn client_ip(headers: &HeaderMap, peer: IpAddr, trusted: &[IpNet]) -> IpAddr
 }
 
 fn parse_hop(hop: &str) -> Option<IpAddr> {
-    let bare = hop.strip_prefix('[').and_then(|rest| rest.split_once(']')).map_or(hop, |(ip, _)| ip);
+    let bare = hop
+        .strip_prefix('[')
+        .and_then(|rest| rest.split_once(']'))
+        .map_or(hop, |(ip, _)| ip);
     bare.parse::<IpAddr>()
         .or_else(|_| bare.parse::<std::net::SocketAddr>().map(|a| a.ip()))
         .ok()
@@ -298,7 +333,11 @@ fn well_formed(text: &[u8]) -> Option<(&[u8], &[u8])> {
     }
     let (version, trace, parent, flags) = (&text[..2], &text[3..35], &text[36..52], &text[53..55]);
     let shaped = hex(version) && version != b"ff" && hex(trace) && hex(parent) && hex(flags);
-    let whole = if version == b"00" { text.len() == 55 } else { text.len() == 55 || text[55] == b'-' };
+    let whole = if version == b"00" {
+        text.len() == 55
+    } else {
+        text.len() == 55 || text[55] == b'-'
+    };
     (shaped && whole && !zero(trace) && !zero(parent)).then_some((trace, flags))
 }
 
@@ -328,18 +367,29 @@ mod tests {
     fn map(fields: &[(&str, &str)]) -> HeaderMap {
         let mut headers = HeaderMap::new();
         for (name, value) in fields {
-            headers.append(HeaderName::try_from(*name).unwrap(), HeaderValue::from_str(value).unwrap());
+            headers.append(
+                HeaderName::try_from(*name).unwrap(),
+                HeaderValue::from_str(value).unwrap(),
+            );
         }
         headers
     }
 
     fn origin<'a>(peer: &'a HeaderValue, host: &'a HeaderValue, trusted: bool) -> Origin<'a> {
-        Origin { peer, trusted, tls: false, host }
+        Origin {
+            peer,
+            trusted,
+            tls: false,
+            host,
+        }
     }
 
     #[test]
     fn no_spelling_of_a_forwarding_field_survives_an_untrusted_peer() {
-        let (peer, host) = (HeaderValue::from_static("9.9.9.9"), HeaderValue::from_static("h"));
+        let (peer, host) = (
+            HeaderValue::from_static("9.9.9.9"),
+            HeaderValue::from_static("h"),
+        );
         let mut headers = map(&[
             ("connection", "x-forwarded-for, close"),
             ("x-forwarded-for", "1.1.1.1"),
@@ -357,17 +407,35 @@ mod tests {
         prepare_request(&mut headers, &survey, &origin(&peer, &host, false));
         let mut left: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
         left.sort_unstable();
-        assert_eq!(left, ["te", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-own"]);
+        assert_eq!(
+            left,
+            [
+                "te",
+                "x-forwarded-for",
+                "x-forwarded-host",
+                "x-forwarded-proto",
+                "x-own"
+            ]
+        );
         assert_eq!(headers["x-forwarded-for"], "9.9.9.9");
         assert_eq!(headers["te"], "trailers");
     }
 
     #[test]
     fn a_trusted_proxy_is_believed_and_appended() {
-        let (peer, host) = (HeaderValue::from_static("10.0.0.2"), HeaderValue::from_static("h"));
-        let mut headers = map(&[("x-forwarded-for", "1.1.1.1, 10.0.0.1"), ("x-forwarded-proto", "https")]);
+        let (peer, host) = (
+            HeaderValue::from_static("10.0.0.2"),
+            HeaderValue::from_static("h"),
+        );
+        let mut headers = map(&[
+            ("x-forwarded-for", "1.1.1.1, 10.0.0.1"),
+            ("x-forwarded-proto", "https"),
+        ]);
         let trusted: Vec<IpNet> = vec!["10.0.0.0/8".parse().unwrap()];
-        assert_eq!(client_ip(&headers, "10.0.0.2".parse().unwrap(), &trusted).to_string(), "1.1.1.1");
+        assert_eq!(
+            client_ip(&headers, "10.0.0.2".parse().unwrap(), &trusted).to_string(),
+            "1.1.1.1"
+        );
         let survey = Survey::of(&headers);
         prepare_request(&mut headers, &survey, &origin(&peer, &host, true));
         assert_eq!(headers["x-forwarded-for"], "1.1.1.1, 10.0.0.1, 10.0.0.2");
@@ -379,34 +447,60 @@ mod tests {
     fn the_client_is_the_rightmost_untrusted_hop() {
         let trusted: Vec<IpNet> = vec!["10.0.0.0/8".parse().unwrap()];
         let spoofed = map(&[("x-forwarded-for", "7.7.7.7, 8.8.8.8, 10.1.1.1")]);
-        assert_eq!(client_ip(&spoofed, "10.0.0.2".parse().unwrap(), &trusted).to_string(), "8.8.8.8");
-        assert_eq!(client_ip(&spoofed, "9.9.9.9".parse().unwrap(), &trusted).to_string(), "9.9.9.9");
+        assert_eq!(
+            client_ip(&spoofed, "10.0.0.2".parse().unwrap(), &trusted).to_string(),
+            "8.8.8.8"
+        );
+        assert_eq!(
+            client_ip(&spoofed, "9.9.9.9".parse().unwrap(), &trusted).to_string(),
+            "9.9.9.9"
+        );
         let garbage = map(&[("x-forwarded-for", "7.7.7.7, nonsense")]);
-        assert_eq!(client_ip(&garbage, "10.0.0.2".parse().unwrap(), &trusted).to_string(), "10.0.0.2");
+        assert_eq!(
+            client_ip(&garbage, "10.0.0.2".parse().unwrap(), &trusted).to_string(),
+            "10.0.0.2"
+        );
     }
 
     #[test]
     fn a_trace_is_continued_when_well_formed_and_begun_otherwise() {
         let mut rng = fastrand::Rng::with_seed(1);
-        let good = HeaderValue::from_static("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00");
+        let good =
+            HeaderValue::from_static("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00");
         let next = traceparent(Some(&good), &mut rng);
         let text = next.to_str().unwrap();
         assert!(text.starts_with("00-4bf92f3577b34da6a3ce929d0e0e4736-") && text.ends_with("-00"));
         assert!(!text.contains("00f067aa0ba902b7"));
-        for bad in ["", "00-short", "ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+        for bad in [
+            "",
+            "00-short",
+            "ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
             "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
             "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-x",
-            "00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01"] {
+            "00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01",
+        ] {
             let next = traceparent(Some(&HeaderValue::from_str(bad).unwrap()), &mut rng);
             assert!(well_formed(next.as_bytes()).is_some());
-            assert!(!next.to_str().unwrap().to_lowercase().contains("4bf92f3577b34da6"));
+            assert!(
+                !next
+                    .to_str()
+                    .unwrap()
+                    .to_lowercase()
+                    .contains("4bf92f3577b34da6")
+            );
         }
     }
 
     #[test]
     fn only_a_real_upgrade_is_passed_on() {
         let ask = |fields: &[(&str, &str)]| requested_upgrade(&map(fields), Version::HTTP_11);
-        assert!(ask(&[("connection", "keep-alive, Upgrade"), ("upgrade", "websocket")]).is_some());
+        assert!(
+            ask(&[
+                ("connection", "keep-alive, Upgrade"),
+                ("upgrade", "websocket")
+            ])
+            .is_some()
+        );
         assert!(ask(&[("upgrade", "websocket")]).is_none());
         assert!(ask(&[("connection", "upgrade"), ("upgrade", "h2c")]).is_none());
         assert!(ask(&[("connection", "upgrade"), ("upgrade", "websocket, h2c")]).is_none());
@@ -414,8 +508,15 @@ mod tests {
 
     #[test]
     fn a_length_beside_chunks_is_dropped() {
-        let mut headers = map(&[("transfer-encoding", "chunked"), ("content-length", "5"), ("server", "s")]);
+        let mut headers = map(&[
+            ("transfer-encoding", "chunked"),
+            ("content-length", "5"),
+            ("server", "s"),
+        ]);
         prepare_response(&mut headers);
-        assert_eq!(headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["server"]);
+        assert_eq!(
+            headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(),
+            ["server"]
+        );
     }
 }

@@ -174,7 +174,14 @@ impl Io {
             finished: Cell::new(false),
             interim: Cell::new(0),
         });
-        (Self { wire: Rc::clone(&wire), prefix, count_interim: false }, wire)
+        (
+            Self {
+                wire: Rc::clone(&wire),
+                prefix,
+                count_interim: false,
+            },
+            wire,
+        )
     }
 
     /// Wraps a connection to an HTTP/1.1 endpoint.
@@ -206,7 +213,11 @@ fn interim_answers(block: &[u8]) -> u32 {
 }
 
 impl AsyncRead for Io {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         if self.prefix.has_remaining() {
             let n = self.prefix.len().min(buf.remaining());
             buf.put_slice(&self.prefix[..n]);
@@ -221,14 +232,21 @@ impl AsyncRead for Io {
         self.wire.reader_waits.set(polled.is_pending());
         if let Poll::Ready(Ok(())) = &polled {
             let block = &buf.filled()[before..];
-            self.wire.read.set(self.wire.read.get() + block.len() as u64);
+            self.wire
+                .read
+                .set(self.wire.read.get() + block.len() as u64);
             if block.is_empty() {
                 self.wire.finished.set(true);
             }
             if self.count_interim && block.len() > 12 && block[0] == b'H' && block[9] == b'1' {
-                self.wire.interim.set(self.wire.interim.get() + interim_answers(block));
+                self.wire
+                    .interim
+                    .set(self.wire.interim.get() + interim_answers(block));
                 if self.wire.too_many_interim() {
-                    return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, "too many interim answers")));
+                    return Poll::Ready(Err(io::Error::new(
+                        io::ErrorKind::InvalidData,
+                        "too many interim answers",
+                    )));
                 }
             }
         }
@@ -245,14 +263,20 @@ impl Io {
                     self.wire.stalled.set(None);
                 }
             }
-            Poll::Pending if self.wire.stalled.get().is_none() => self.wire.stall_again(Instant::now()),
+            Poll::Pending if self.wire.stalled.get().is_none() => {
+                self.wire.stall_again(Instant::now())
+            }
             _ => {}
         }
     }
 }
 
 impl AsyncWrite for Io {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         let polled = {
             let stream = &mut *self.wire.stream.borrow_mut();
             delegate!(stream, s => Pin::new(s).poll_write(cx, buf))
@@ -309,8 +333,19 @@ mod tests {
     #[test]
     fn interim_answers_are_counted_and_final_ones_are_not() {
         assert_eq!(interim_answers(b"HTTP/1.1 200 OK\r\n\r\n"), 0);
-        assert_eq!(interim_answers(b"HTTP/1.1 101 Switching Protocols\r\n\r\n"), 0);
-        assert_eq!(interim_answers(b"HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\nHTTP/1.1 200 OK\r\n\r\n"), 1);
-        assert_eq!(interim_answers(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 102 P\r\n\r\nHTTP/1.1 1"), 2);
+        assert_eq!(
+            interim_answers(b"HTTP/1.1 101 Switching Protocols\r\n\r\n"),
+            0
+        );
+        assert_eq!(
+            interim_answers(
+                b"HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\nHTTP/1.1 200 OK\r\n\r\n"
+            ),
+            1
+        );
+        assert_eq!(
+            interim_answers(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 102 P\r\n\r\nHTTP/1.1 1"),
+            2
+        );
     }
 }

@@ -19,8 +19,8 @@ use crate::gateway::Gateway;
 use crate::io::{Io, Stream, Wire};
 use crate::metrics::ListenerCells;
 use crate::proxy_protocol;
-use crate::sniff::{self, Protocol};
 use crate::snapshot::ListenerView;
+use crate::sniff::{self, Protocol};
 use crate::tls::Loaded;
 use crate::worker::{Accepted, Order, Stage, Worker};
 use crate::{tcp, tunnel};
@@ -94,11 +94,19 @@ pub struct Open {
 }
 
 impl Open {
-    fn new(handle: &Arc<ListenerHandle>, shared: &Arc<crate::worker::Shared>, worker: usize) -> Self {
+    fn new(
+        handle: &Arc<ListenerHandle>,
+        shared: &Arc<crate::worker::Shared>,
+        worker: usize,
+    ) -> Self {
         handle.open.fetch_add(1, Ordering::Relaxed);
         handle.cells.opened();
         shared.loads[worker].fetch_add(1, Ordering::Relaxed);
-        Self { handle: Arc::clone(handle), shared: Arc::clone(shared), worker }
+        Self {
+            handle: Arc::clone(handle),
+            shared: Arc::clone(shared),
+            worker,
+        }
     }
 }
 
@@ -113,7 +121,11 @@ impl Drop for Open {
 }
 
 /// Accepts from `socket` until the listener or the process stops.
-pub fn accept_from(worker: &Rc<Worker>, handle: Arc<ListenerHandle>, socket: std::net::TcpListener) {
+pub fn accept_from(
+    worker: &Rc<Worker>,
+    handle: Arc<ListenerHandle>,
+    socket: std::net::TcpListener,
+) {
     let worker = Rc::clone(worker);
     match TcpListener::from_std(socket) {
         Ok(listener) => {
@@ -150,7 +162,10 @@ fn now_or_never<F: Future>(future: F) -> Option<F::Output> {
     }
 }
 
-async fn accept(handle: &ListenerHandle, listener: &TcpListener) -> Option<(TcpStream, SocketAddr)> {
+async fn accept(
+    handle: &ListenerHandle,
+    listener: &TcpListener,
+) -> Option<(TcpStream, SocketAddr)> {
     while handle.is_full() {
         let room = handle.room.notified();
         if handle.is_full() {
@@ -160,8 +175,16 @@ async fn accept(handle: &ListenerHandle, listener: &TcpListener) -> Option<(TcpS
     match listener.accept().await {
         Ok(accepted) => Some(accepted),
         Err(error) => {
-            let exhausted = [libc_errno::EMFILE, libc_errno::ENFILE, libc_errno::ENOBUFS, libc_errno::ENOMEM];
-            if error.raw_os_error().is_some_and(|code| exhausted.contains(&code)) {
+            let exhausted = [
+                libc_errno::EMFILE,
+                libc_errno::ENFILE,
+                libc_errno::ENOBUFS,
+                libc_errno::ENOMEM,
+            ];
+            if error
+                .raw_os_error()
+                .is_some_and(|code| exhausted.contains(&code))
+            {
                 handle.cells.failed("descriptors");
                 let _ = tokio::time::timeout(DESCRIPTOR_PAUSE, handle.room.notified()).await;
             } else {
@@ -190,7 +213,8 @@ fn place(worker: &Rc<Worker>, handle: &Arc<ListenerHandle>, socket: TcpStream, p
     }
     match socket.into_std() {
         Ok(socket) => {
-            let _ = worker.shared.mailboxes[target].send(Order::Adopt(Accepted { socket, peer, open }));
+            let _ =
+                worker.shared.mailboxes[target].send(Order::Adopt(Accepted { socket, peer, open }));
         }
         Err(error) => tracing::warn!(%error, "a connection could not be handed over"),
     }
@@ -206,6 +230,45 @@ pub fn begin(worker: &Rc<Worker>, socket: TcpStream, peer: SocketAddr, open: Ope
     });
 }
 
+/// Resolves when connections that have nothing to do are to close. Must not move once it was polled.
+struct Farewell<'a> {
+    worker: &'a Worker,
+    handle: &'a ListenerHandle,
+    registered: bool,
+}
+
+impl Farewell<'_> {
+    /// Tells this connection from the worker's others, like those of [`Connection`].
+    fn key(&self) -> usize {
+        std::ptr::from_ref(self).addr()
+    }
+}
+
+impl Future for Farewell<'_> {
+    type Output = ();
+
+    fn poll(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<()> {
+        if self.worker.stage().max(self.handle.stage()) >= Stage::Idle {
+            return std::task::Poll::Ready(());
+        }
+        if !std::mem::replace(&mut self.registered, true) {
+            self.worker.register(self.key(), cx.waker());
+        }
+        std::task::Poll::Pending
+    }
+}
+
+impl Drop for Farewell<'_> {
+    fn drop(&mut self) {
+        if self.registered {
+            self.worker.forget(self.key());
+        }
+    }
+}
+
 /// What is known of a connection before its first request.
 struct Established {
     stream: Stream,
@@ -215,22 +278,47 @@ struct Established {
     prefix: Bytes,
 }
 
-async fn serve(worker: Rc<Worker>, handle: &Arc<ListenerHandle>, socket: TcpStream, peer: SocketAddr) {
+async fn serve(
+    worker: Rc<Worker>,
+    handle: &Arc<ListenerHandle>,
+    socket: TcpStream,
+    peer: SocketAddr,
+) {
     let since = Instant::now();
     let snapshot = worker.snapshot();
-    let Some(view) = snapshot.shared.listeners.iter().find(|l| l.config.name == handle.name).cloned() else {
+    let Some(view) = snapshot
+        .shared
+        .listeners
+        .iter()
+        .find(|l| l.config.name == handle.name)
+        .cloned()
+    else {
         return; // removed while the connection waited
     };
     drop(snapshot);
-    let Ok(local) = socket.local_addr() else { return };
+    let Ok(local) = socket.local_addr() else {
+        return;
+    };
     let _ = socket.set_nodelay(true);
-    let establishing = establish(&view, socket, peer);
-    let established = match tokio::time::timeout(view.header_timeout(), establishing).await {
+    let establishing = tokio::time::timeout(view.header_timeout(), establish(&view, socket, peer));
+    let established = tokio::select! {
+        biased;
+        established = establishing => established,
+        // Who has asked for nothing a moment after the stop began is idle.
+        () = (Farewell { worker: &worker, handle, registered: false }) => return,
+    };
+    let established = match established {
         Ok(Ok(established)) => established,
         Ok(Err(reason)) => return handle.cells.failed(reason),
         Err(_) => return handle.cells.failed(Cause::HeaderTimeout.label()),
     };
-    let Established { stream, peer, tls, protocol, prefix } = established;
+    let Established {
+        stream,
+        peer,
+        tls,
+        protocol,
+        prefix,
+    } = established;
     if view.config.protocol == ListenerProtocol::Tcp {
         return tcp::serve(&worker, &view, stream, peer).await;
     }
@@ -264,10 +352,17 @@ async fn establish(
     let mut prefix = BytesMut::new();
     if view.config.proxy_protocol {
         let ip = peer.ip().to_canonical();
-        if !view.config.trusted_proxies.iter().any(|net| net.contains(&ip)) {
+        if !view
+            .config
+            .trusted_proxies
+            .iter()
+            .any(|net| net.contains(&ip))
+        {
             return Err("proxy_protocol");
         }
-        let source = proxy_protocol::read_header(&mut socket).await.map_err(|_| "proxy_protocol")?;
+        let source = proxy_protocol::read_header(&mut socket)
+            .await
+            .map_err(|_| "proxy_protocol")?;
         peer = source.unwrap_or(peer);
     }
     let plain_http = view.config.protocol == ListenerProtocol::Http;
@@ -277,19 +372,38 @@ async fn establish(
             protocol = find_protocol(&mut socket, &mut prefix).await?;
         }
         let stream = Stream::Plain(socket);
-        return Ok(Established { stream, peer, tls: None, protocol, prefix: prefix.freeze() });
+        return Ok(Established {
+            stream,
+            peer,
+            tls: None,
+            protocol,
+            prefix: prefix.freeze(),
+        });
     };
     let loaded = state.current();
     let acceptor = tokio_rustls::TlsAcceptor::from(Arc::clone(loaded.config()));
     let stream = acceptor.accept(socket).await.map_err(|_| "tls_handshake")?;
     let session = stream.get_ref().1;
-    let protocol = if session.alpn_protocol() == Some(b"h2") { Protocol::Http2 } else { Protocol::Http1 };
+    let protocol = if session.alpn_protocol() == Some(b"h2") {
+        Protocol::Http2
+    } else {
+        Protocol::Http1
+    };
     let name = session.server_name().map(str::to_ascii_lowercase);
     let stream = Stream::Server(Box::new(stream));
-    Ok(Established { stream, peer, tls: Some((loaded, name)), protocol, prefix: Bytes::new() })
+    Ok(Established {
+        stream,
+        peer,
+        tls: Some((loaded, name)),
+        protocol,
+        prefix: Bytes::new(),
+    })
 }
 
-async fn find_protocol(socket: &mut TcpStream, prefix: &mut BytesMut) -> Result<Protocol, &'static str> {
+async fn find_protocol(
+    socket: &mut TcpStream,
+    prefix: &mut BytesMut,
+) -> Result<Protocol, &'static str> {
     loop {
         match sniff::sniff(prefix) {
             Protocol::Undecided => {}
@@ -308,7 +422,9 @@ async fn find_protocol(socket: &mut TcpStream, prefix: &mut BytesMut) -> Result<
 async fn serve_http1(connection: Rc<Connection>, io: Io) {
     let limits = &connection.limits;
     let mut builder = hyper::server::conn::http1::Builder::new();
-    builder.header_read_timeout(None).max_header_size(limits.header_bytes as usize);
+    builder
+        .header_read_timeout(None)
+        .max_header_size(limits.header_bytes as usize);
     if limits.headers != 100 {
         builder.max_headers(limits.headers as usize);
     }
@@ -321,7 +437,8 @@ async fn serve_http1(connection: Rc<Connection>, io: Io) {
             let upgrade = connection.take_tunnel();
             if let (Ok(()), Some(tunnel)) = (&result, upgrade) {
                 let parts = machine.into_parts();
-                return tunnel::run(&connection, tunnel, parts.io.into_inner(), parts.read_buf).await;
+                return tunnel::run(&connection, tunnel, parts.io.into_inner(), parts.read_buf)
+                    .await;
             }
             note_hyper(&connection, result.as_ref().err());
             if result.is_err() && connection.is_close_delimited() {
@@ -383,7 +500,8 @@ async fn linger(mut io: Io, wire: &Wire) {
 }
 
 async fn serve_http2(connection: Rc<Connection>, io: Io) {
-    let mut builder = hyper::server::conn::http2::Builder::new(StreamExecutor(Rc::clone(&connection)));
+    let mut builder =
+        hyper::server::conn::http2::Builder::new(StreamExecutor(Rc::clone(&connection)));
     builder
         .max_concurrent_streams(connection.limits.h2_streams)
         .max_header_list_size(connection.limits.header_bytes.min(HTTP2_HEAD))

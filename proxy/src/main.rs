@@ -10,7 +10,12 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// The pool in front of the turbine: a data-plane proxy for people who serve models.
 #[derive(Parser)]
-#[command(name = "forebay", version, max_term_width = 100, args_conflicts_with_subcommands = true)]
+#[command(
+    name = "forebay",
+    version,
+    max_term_width = 100,
+    args_conflicts_with_subcommands = true
+)]
 struct Flags {
     #[command(subcommand)]
     command: Option<Command>,
@@ -52,7 +57,9 @@ fn main() -> ExitCode {
     let flags = Flags::parse();
     let Some(command) = flags.command else {
         if flags.test {
-            return block_on(cli::validate::run(cli::validate::ValidateArgs::of(flags.config)));
+            return block_on(cli::validate::run(cli::validate::ValidateArgs::of(
+                flags.config,
+            )));
         }
         let _ = <Flags as clap::CommandFactory>::command().print_help();
         return ExitCode::from(2);
@@ -67,16 +74,21 @@ fn main() -> ExitCode {
         Command::Status(args) => block_on(cli::status::run(args)),
         Command::Routes(args) => block_on(cli::routes::run(args)),
         Command::Schema(args) => block_on(cli::schema::run(args)),
-        Command::Completion(args) => {
-            block_on(cli::completion::run(args, <Flags as clap::CommandFactory>::command()))
-        }
+        Command::Completion(args) => block_on(cli::completion::run(
+            args,
+            <Flags as clap::CommandFactory>::command(),
+        )),
         Command::Version(args) => block_on(cli::version::run(args)),
     }
 }
 
 /// Runs a command on the control runtime. The data plane has threads of its own.
 fn block_on(command: impl Future<Output = ExitCode>) -> ExitCode {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("control").enable_all().build();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("control")
+        .enable_all()
+        .build();
     match runtime {
         Ok(runtime) => {
             let code = runtime.block_on(command);

@@ -23,8 +23,12 @@ pub async fn watch(control: Arc<Control>) {
     let mut tick = tokio::time::interval(PERIOD);
     loop {
         tick.tick().await;
-        let Some(control) = weak.upgrade() else { return };
-        let Some(limit) = control.snapshot().config.max_memory.or(cgroup) else { continue };
+        let Some(control) = weak.upgrade() else {
+            return;
+        };
+        let Some(limit) = control.snapshot().config.max_memory.or(cgroup) else {
+            continue;
+        };
         let Some(resident) = resident() else { return };
         let percent = resident.saturating_mul(100) / limit.max(1);
         let shedding = shared.overloaded.load(Ordering::Relaxed);
@@ -47,7 +51,13 @@ fn resident() -> Option<u64> {
 
 /// The memory limit of this process's cgroup, version 2 or 1.
 fn cgroup_limit() -> Option<u64> {
-    let read = |path: &Path| std::fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
+    let read = |path: &Path| {
+        std::fs::read_to_string(path)
+            .ok()?
+            .trim()
+            .parse::<u64>()
+            .ok()
+    };
     let group = std::fs::read_to_string("/proc/self/cgroup").ok();
     let own = group
         .as_deref()

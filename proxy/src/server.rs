@@ -77,7 +77,9 @@ impl Server {
             .map_err(|e| StartError::System(e.to_string()))?
             .map_err(ReloadError::Load)?;
         let config = Arc::new(loaded.config);
-        let count = config.workers.map_or_else(available_cores, |n| n.get() as usize);
+        let count = config
+            .workers
+            .map_or_else(available_cores, |n| n.get() as usize);
         let metrics = Metrics::new(count);
         let log = control::open_log(&config, None, &metrics).map_err(ReloadError::Log)?;
         let mut registry = Registry::default();
@@ -91,18 +93,23 @@ impl Server {
         };
         let snapshot = Arc::new(build.run(&mut registry).map_err(ReloadError::Build)?);
         let descriptors = sockets::raise_descriptor_limit();
-        let (mailboxes, inboxes): (Vec<_>, Vec<_>) = (0..count).map(|_| mpsc::unbounded_channel()).unzip();
+        let (mailboxes, inboxes): (Vec<_>, Vec<_>) =
+            (0..count).map(|_| mpsc::unbounded_channel()).unzip();
         let shared = Shared::new(Arc::clone(&metrics), mailboxes);
         let mut sockets = Sockets::new(descriptors);
         let bound = sockets.bind(&snapshot, &shared)?;
         let api = bind_admin("address", config.admin.address, options.admin_port_may_move)?;
-        let probes = config.admin.probes.map(|address| bind_admin("probes", address, false)).transpose()?;
+        let probes = config
+            .admin
+            .probes
+            .map(|address| bind_admin("probes", address, false))
+            .transpose()?;
         let admin_tls = admin_tls(&config)?;
         let (api_address, probes_address) = (local(&api)?, probes.as_ref().map(local).transpose()?);
 
-        let resolver = Resolver::system()
-            .map_err(|e| StartError::System(e.to_string()))?;
-        let mut discovery = Discovery::new(Arc::new(resolver), options.resolve.into_iter().collect());
+        let resolver = Resolver::system().map_err(|e| StartError::System(e.to_string()))?;
+        let mut discovery =
+            Discovery::new(Arc::new(resolver), options.resolve.into_iter().collect());
         discovery.follow(&snapshot).await;
         let workers = start_workers(&shared, &snapshot, inboxes)?;
         sockets.switch(bound, &shared);
@@ -120,13 +127,25 @@ impl Server {
             probes: probes_address,
         });
         publish_endpoints(&control);
-        tokio::spawn(admin::serve(api, admin::api(Arc::clone(&control)), admin_tls));
+        tokio::spawn(admin::serve(
+            api,
+            admin::api(Arc::clone(&control)),
+            admin_tls,
+        ));
         if let Some(probes) = probes {
-            tokio::spawn(admin::serve(probes, admin::probes(Arc::clone(&control)), None));
+            tokio::spawn(admin::serve(
+                probes,
+                admin::probes(Arc::clone(&control)),
+                None,
+            ));
         }
         tokio::spawn(watch_files(Arc::clone(&control)));
         tokio::spawn(crate::memory::watch(Arc::clone(&control)));
-        Ok(Self { control, workers, warnings })
+        Ok(Self {
+            control,
+            workers,
+            warnings,
+        })
     }
 
     /// What acts on the proxy.
@@ -161,26 +180,44 @@ fn available_cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-fn bind_admin(key: &'static str, address: SocketAddr, may_move: bool) -> Result<TcpListener, StartError> {
+fn bind_admin(
+    key: &'static str,
+    address: SocketAddr,
+    may_move: bool,
+) -> Result<TcpListener, StartError> {
     let mut tried = address;
     loop {
         let bound = sockets::bind(tried, false).and_then(TcpListener::from_std);
         match bound {
             Ok(listener) => return Ok(listener),
-            Err(error) if may_move && error.kind() == std::io::ErrorKind::AddrInUse && tried.port() < u16::MAX => {
+            Err(error)
+                if may_move
+                    && error.kind() == std::io::ErrorKind::AddrInUse
+                    && tried.port() < u16::MAX =>
+            {
                 tried.set_port(tried.port() + 1);
             }
-            Err(error) => return Err(StartError::Admin { key, address, error }),
+            Err(error) => {
+                return Err(StartError::Admin {
+                    key,
+                    address,
+                    error,
+                });
+            }
         }
     }
 }
 
 fn local(listener: &TcpListener) -> Result<SocketAddr, StartError> {
-    listener.local_addr().map_err(|e| StartError::System(e.to_string()))
+    listener
+        .local_addr()
+        .map_err(|e| StartError::System(e.to_string()))
 }
 
 fn admin_tls(config: &forebay_config::Config) -> Result<Option<Arc<ServerTlsState>>, StartError> {
-    let Some(wanted) = &config.admin.tls else { return Ok(None) };
+    let Some(wanted) = &config.admin.tls else {
+        return Ok(None);
+    };
     let state = ServerTlsState::load(wanted, ALPN_HTTP1).map_err(|e| {
         StartError::Config(ReloadError::Build(crate::snapshot::BuildError {
             position: None,
@@ -212,24 +249,32 @@ fn start_workers(
 /// Endpoint gauges are read at scrape time.
 fn publish_endpoints(control: &Arc<Control>) {
     let weak = Arc::downgrade(control);
-    control.metrics().set_endpoints(Arc::new(move |samples: &mut Vec<EndpointSample>| {
-        let Some(control) = weak.upgrade() else { return };
-        for (name, cluster) in &control.snapshot().clusters {
-            let name: Arc<str> = name.as_str().into();
-            samples.extend(cluster.state.endpoints().endpoints.iter().map(|endpoint| EndpointSample {
-                cluster: Arc::clone(&name),
-                endpoint: Arc::clone(&endpoint.label),
-                in_flight: endpoint.in_flight().into(),
-                healthy: true,
-            }));
-        }
-    }));
+    control
+        .metrics()
+        .set_endpoints(Arc::new(move |samples: &mut Vec<EndpointSample>| {
+            let Some(control) = weak.upgrade() else {
+                return;
+            };
+            for (name, cluster) in &control.snapshot().clusters {
+                let name: Arc<str> = name.as_str().into();
+                samples.extend(cluster.state.endpoints().endpoints.iter().map(|endpoint| {
+                    EndpointSample {
+                        cluster: Arc::clone(&name),
+                        endpoint: Arc::clone(&endpoint.label),
+                        in_flight: endpoint.in_flight().into(),
+                        healthy: true,
+                    }
+                }));
+            }
+        }));
 }
 
 /// Reloads after every change of the configuration or of a file it names.
 async fn watch_files(control: Arc<Control>) {
     let mut wanted = control.watched();
-    let paths = |set: &std::collections::BTreeSet<std::path::PathBuf>| set.iter().cloned().collect::<Vec<_>>();
+    let paths = |set: &std::collections::BTreeSet<std::path::PathBuf>| {
+        set.iter().cloned().collect::<Vec<_>>()
+    };
     let first = paths(&wanted.borrow_and_update());
     let (watcher, mut changes) = match Watcher::start(first, WatchOptions::default()).await {
         Ok(started) => started,
@@ -260,7 +305,8 @@ async fn watch_files(control: Arc<Control>) {
                 if let Err(error) = watcher.set_paths(next).await {
                     tracing::error!(%error, "new files are not watched");
                 }
-                false
+                // What changed between their first reading and this.
+                stale(&control).await
             }
         };
         if control.is_draining() {
@@ -269,12 +315,14 @@ async fn watch_files(control: Arc<Control>) {
     }
 }
 
-/// Whether the files differ from what is live.
+/// Whether the files, certificates and keys included, differ from what is live.
 async fn stale(control: &Arc<Control>) -> bool {
     let control = Arc::clone(control);
     let look = tokio::task::spawn_blocking(move || {
         let read = control.source().load();
-        read.map_or(true, |(_, sources)| control::hash_of(&sources) != control.snapshot().hash)
+        let live = control.snapshot();
+        read.map_or(true, |(_, sources)| control::hash_of(&sources) != live.hash)
+            || live.files_changed()
     });
     look.await.unwrap_or(true)
 }

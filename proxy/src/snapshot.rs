@@ -37,6 +37,19 @@ pub struct Snapshot {
     pub log: Option<Arc<AccessLog>>,
 }
 
+impl Snapshot {
+    /// Whether a certificate, key or CA file is not what this was built from any more; blocking.
+    pub fn files_changed(&self) -> bool {
+        let shows_old = |view: &Arc<ListenerView>| match (&view.tls, &view.config.tls) {
+            (Some(state), Some(wanted)) => !matches!(state.prepare(wanted), Ok(None)),
+            _ => false,
+        };
+        let trusts_old =
+            |view: &Arc<ClusterView>| connector_key(&view.config) != Ok(view.connector.key);
+        self.listeners.iter().any(shows_old) || self.clusters.values().any(trusts_old)
+    }
+}
+
 /// A listener and the routes on it.
 pub struct ListenerView {
     /// As configured.
@@ -112,7 +125,8 @@ impl Registry {
 
     /// Forgets clusters that the snapshot does not name; requests under way keep theirs.
     pub fn retain(&mut self, snapshot: &Snapshot) {
-        self.clusters.retain(|name, _| snapshot.clusters.contains_key(name));
+        self.clusters
+            .retain(|name, _| snapshot.clusters.contains_key(name));
     }
 }
 
@@ -143,13 +157,26 @@ impl Build<'_> {
             .config
             .clusters
             .iter()
-            .map(|cluster| Ok((cluster.name.clone(), Arc::new(cluster_view(cluster, registry)?))))
+            .map(|cluster| {
+                Ok((
+                    cluster.name.clone(),
+                    Arc::new(cluster_view(cluster, registry)?),
+                ))
+            })
             .collect::<Result<HashMap<_, _>, BuildError>>()?;
         let mut traffic = Vec::new();
-        let all: Vec<Arc<RouteView>> =
-            self.config.routes.iter().map(|route| Arc::new(self.route_view(route, &clusters, &mut traffic))).collect();
-        let listeners =
-            self.config.listeners.iter().map(|l| self.listener_view(l, &all)).collect::<Result<Vec<_>, _>>()?;
+        let all: Vec<Arc<RouteView>> = self
+            .config
+            .routes
+            .iter()
+            .map(|route| Arc::new(self.route_view(route, &clusters, &mut traffic)))
+            .collect();
+        let listeners = self
+            .config
+            .listeners
+            .iter()
+            .map(|l| self.listener_view(l, &all))
+            .collect::<Result<Vec<_>, _>>()?;
         Ok(Snapshot {
             generation: self.generation,
             hash: self.hash,
@@ -173,10 +200,16 @@ impl Build<'_> {
             traffic.len() - 1
         };
         let config::Action::Forward(members) = &route.action else {
-            return RouteView { config: Arc::clone(route), split: None, cell: cell("") };
+            return RouteView {
+                config: Arc::clone(route),
+                split: None,
+                cell: cell(""),
+            };
         };
         let views = members.iter().map(|member| {
-            let cluster = clusters.get(&member.cluster).expect("validation resolved every cluster's name");
+            let cluster = clusters
+                .get(&member.cluster)
+                .expect("validation resolved every cluster's name");
             let view = MemberView {
                 cluster: Arc::clone(cluster),
                 request_headers: member.request_headers.clone(),
@@ -188,7 +221,11 @@ impl Build<'_> {
         let views: Vec<_> = views.collect();
         let first = views.first().map_or(0, |(view, _)| view.cell);
         let split = Split::new(views).expect("validation refused splits without weight");
-        RouteView { config: Arc::clone(route), split: Some(split), cell: first }
+        RouteView {
+            config: Arc::clone(route),
+            split: Some(split),
+            cell: first,
+        }
     }
 
     fn listener_view(
@@ -201,7 +238,8 @@ impl Build<'_> {
             names => names.contains(&listener.name),
         };
         let routes: Vec<Arc<RouteView>> = all.iter().filter(on).cloned().collect();
-        let configs: Vec<Arc<config::Route>> = routes.iter().map(|r| Arc::clone(&r.config)).collect();
+        let configs: Vec<Arc<config::Route>> =
+            routes.iter().map(|r| Arc::clone(&r.config)).collect();
         let tls = match &listener.tls {
             None => None,
             Some(wanted) => Some(self.server_tls(listener, wanted).map_err(|e| BuildError {
@@ -209,7 +247,12 @@ impl Build<'_> {
                 message: format!("listener `{}`: {e}", listener.name),
             })?),
         };
-        Ok(Arc::new(ListenerView { config: Arc::clone(listener), table: RouteTable::new(&configs), routes, tls }))
+        Ok(Arc::new(ListenerView {
+            config: Arc::clone(listener),
+            table: RouteTable::new(&configs),
+            routes,
+            tls,
+        }))
     }
 
     /// The state of an unchanged `tls:` is kept, so that session tickets stay valid.
@@ -218,7 +261,11 @@ impl Build<'_> {
         listener: &config::Listener,
         wanted: &config::ServerTls,
     ) -> Result<Arc<ServerTlsState>, TlsError> {
-        let before = self.old.and_then(|old| old.listeners.iter().find(|l| l.config.name == listener.name));
+        let before = self.old.and_then(|old| {
+            old.listeners
+                .iter()
+                .find(|l| l.config.name == listener.name)
+        });
         if let Some(before) = before
             && before.config.tls.as_ref() == Some(wanted)
             && let Some(state) = &before.tls
@@ -234,17 +281,29 @@ impl Build<'_> {
     }
 }
 
-fn cluster_view(cluster: &Arc<config::Cluster>, registry: &mut Registry) -> Result<ClusterView, BuildError> {
+/// Tells connections made under these TLS settings and file contents from all others.
+fn connector_key(cluster: &config::Cluster) -> Result<u64, TlsError> {
+    let mut hasher = DefaultHasher::new();
+    if let Some(wanted) = &cluster.tls {
+        wanted.hash(&mut hasher);
+        tls::client::fingerprint(wanted)?.hash(&mut hasher);
+    }
+    Ok(hasher.finish())
+}
+
+fn cluster_view(
+    cluster: &Arc<config::Cluster>,
+    registry: &mut Registry,
+) -> Result<ClusterView, BuildError> {
     let error = |e: TlsError| BuildError {
         position: Some(cluster.position.clone()),
         message: format!("cluster `{}`: {e}", cluster.name),
     };
-    let mut hasher = DefaultHasher::new();
+    // Taken before the files are used: whatever changes in between is noticed later.
+    let key = connector_key(cluster).map_err(error)?;
     let tls = match &cluster.tls {
         None => None,
         Some(wanted) => {
-            wanted.hash(&mut hasher);
-            tls::client::fingerprint(wanted).map_err(error)?.hash(&mut hasher);
             let named = match &wanted.server_name {
                 Some(name) => Some(tls::client::server_name(wanted, name).map_err(error)?),
                 None => None,
@@ -260,9 +319,13 @@ fn cluster_view(cluster: &Arc<config::Cluster>, registry: &mut Registry) -> Resu
         timeout: cluster.connect_timeout,
         limit: cluster.breaker.connections,
         tls,
-        key: hasher.finish(),
+        key,
     };
-    Ok(ClusterView { config: Arc::clone(cluster), state: registry.cluster(&cluster.name), connector })
+    Ok(ClusterView {
+        config: Arc::clone(cluster),
+        state: registry.cluster(&cluster.name),
+        connector,
+    })
 }
 
 impl ClusterView {
@@ -293,7 +356,11 @@ pub struct WorkerSnapshot {
 impl WorkerSnapshot {
     /// The view of `shared` for one worker.
     pub fn new(shared: Arc<Snapshot>) -> Rc<Self> {
-        let traffic = shared.traffic.iter().map(|t| Rc::new(Arc::clone(t))).collect();
+        let traffic = shared
+            .traffic
+            .iter()
+            .map(|t| Rc::new(Arc::clone(t)))
+            .collect();
         Rc::new(Self { shared, traffic })
     }
 

@@ -21,14 +21,22 @@ const RESERVED: u64 = 64;
 pub fn raise_descriptor_limit() -> u64 {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let now = getrlimit(Resource::Nofile);
-    let _ = setrlimit(Resource::Nofile, Rlimit { current: now.maximum, maximum: now.maximum });
+    let _ = setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: now.maximum,
+            maximum: now.maximum,
+        },
+    );
     getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
 /// How many connections a listener may hold: each may need a second one, to an endpoint.
 fn connection_cap(configured: u32, descriptors: u64) -> u32 {
     let possible = descriptors.saturating_sub(RESERVED) / 2;
-    configured.min(u32::try_from(possible).unwrap_or(u32::MAX)).max(1)
+    configured
+        .min(u32::try_from(possible).unwrap_or(u32::MAX))
+        .max(1)
 }
 
 /// The listeners that are being served.
@@ -53,7 +61,10 @@ pub struct Bound {
 impl Sockets {
     /// No listeners yet.
     pub fn new(descriptors: u64) -> Self {
-        Self { served: Vec::new(), descriptors }
+        Self {
+            served: Vec::new(),
+            descriptors,
+        }
     }
 
     /// Binds what the snapshot has and is not served yet. Changes nothing that is served.
@@ -62,10 +73,16 @@ impl Sockets {
     ///
     /// An address cannot be bound.
     pub fn bind(&self, snapshot: &Snapshot, shared: &Shared) -> Result<Bound, ReloadError> {
-        let mut bound = Bound { next: Vec::new(), fresh: Vec::new() };
+        let mut bound = Bound {
+            next: Vec::new(),
+            fresh: Vec::new(),
+        };
         for view in &snapshot.listeners {
             let config = &view.config;
-            let kept = self.served.iter().find(|s| s.handle.name == config.name && s.asked == config.address);
+            let kept = self
+                .served
+                .iter()
+                .find(|s| s.handle.name == config.name && s.asked == config.address);
             let cap = connection_cap(config.limits.connections, self.descriptors);
             if let Some(kept) = kept {
                 kept.handle.set_cap(cap);
@@ -83,7 +100,10 @@ impl Sockets {
                 bind_all(config.address, shared.mailboxes.len(), ours).map_err(failed)?;
             let cells = shared.metrics.listener(&config.name);
             let handle = ListenerHandle::new(&config.name, address, cells, cap);
-            bound.next.push(Served { handle: Arc::clone(&handle), asked: config.address });
+            bound.next.push(Served {
+                handle: Arc::clone(&handle),
+                asked: config.address,
+            });
             bound.fresh.push((handle, sockets));
         }
         Ok(bound)
@@ -96,7 +116,12 @@ impl Sockets {
                 let _ = mailbox.send(Order::Listen(Arc::clone(&handle), socket));
             }
         }
-        let is_kept = |old: &Served| bound.next.iter().any(|new| Arc::ptr_eq(&new.handle, &old.handle));
+        let is_kept = |old: &Served| {
+            bound
+                .next
+                .iter()
+                .any(|new| Arc::ptr_eq(&new.handle, &old.handle))
+        };
         let gone: Vec<_> = self.served.iter().filter(|old| !is_kept(old)).collect();
         for old in &gone {
             old.handle.enter(Stage::Idle);
@@ -118,12 +143,19 @@ impl Sockets {
 
     /// Where the listeners are really bound, by name.
     pub fn addresses(&self) -> Vec<(String, SocketAddr)> {
-        self.served.iter().map(|s| (s.handle.name.clone(), s.handle.address)).collect()
+        self.served
+            .iter()
+            .map(|s| (s.handle.name.clone(), s.handle.address))
+            .collect()
     }
 }
 
 /// One socket per worker on the same address; `ours`: we already listen there under another name.
-fn bind_all(address: SocketAddr, workers: usize, ours: bool) -> io::Result<(SocketAddr, Vec<TcpListener>)> {
+fn bind_all(
+    address: SocketAddr,
+    workers: usize,
+    ours: bool,
+) -> io::Result<(SocketAddr, Vec<TcpListener>)> {
     if address.port() != 0 && !ours {
         // With SO_REUSEPORT a second proxy would silently share the port: ask without it first.
         drop(bind(address, false)?);
@@ -143,7 +175,11 @@ fn bind_all(address: SocketAddr, workers: usize, ours: bool) -> io::Result<(Sock
 ///
 /// What the system says.
 pub fn bind(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
     socket.set_reuse_address(true)?;
     if shared {
         socket.set_reuse_port(true)?;
@@ -160,7 +196,10 @@ impl Shared {
         metrics: Arc<crate::metrics::Metrics>,
         mailboxes: Vec<tokio::sync::mpsc::UnboundedSender<Order>>,
     ) -> Arc<Self> {
-        let loads = mailboxes.iter().map(|_| std::sync::atomic::AtomicUsize::new(0)).collect();
+        let loads = mailboxes
+            .iter()
+            .map(|_| std::sync::atomic::AtomicUsize::new(0))
+            .collect();
         let shared = Self {
             metrics,
             loads,
@@ -188,7 +227,10 @@ mod tests {
     fn a_port_that_somebody_has_is_refused_though_ours_are_shared() {
         let other = bind("127.0.0.1:0".parse().unwrap(), true).unwrap();
         let address = other.local_addr().unwrap();
-        assert_eq!(bind_all(address, 2, false).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        assert_eq!(
+            bind_all(address, 2, false).unwrap_err().kind(),
+            io::ErrorKind::AddrInUse
+        );
         assert_eq!(bind_all(address, 2, true).unwrap().1.len(), 2);
     }
 }

@@ -17,7 +17,9 @@ const ATTEMPTS: usize = 3;
 
 /// Serves one connection to its end. A client whose bytes nobody can take is closed.
 pub async fn serve(worker: &Rc<Worker>, view: &ListenerView, stream: Stream, peer: SocketAddr) {
-    let Some(route) = view.routes.first() else { return };
+    let Some(route) = view.routes.first() else {
+        return;
+    };
     let Some(split) = &route.split else { return };
     let member = split.pick(worker.roll());
     let cluster = &member.cluster;
@@ -37,14 +39,17 @@ pub async fn serve(worker: &Rc<Worker>, view: &ListenerView, stream: Stream, pee
             roll: worker.roll(),
             tried: &tried,
         };
-        let Some(endpoint) = cluster.state.choose(&set, &choice) else { break };
+        let Some(endpoint) = cluster.state.choose(&set, &choice) else {
+            break;
+        };
         drop(set);
         match cluster.connector.stream(&endpoint, false).await {
             Ok((upstream, count)) => {
                 let in_flight = InFlight::begin(Arc::clone(&endpoint));
                 let (client, _) = Io::new(stream, Bytes::new());
                 let (upstream, _) = Io::new(upstream, Bytes::new());
-                let moved = tunnel::pump(worker, client, upstream, route.config.timeouts.tunnel).await;
+                let moved =
+                    tunnel::pump(worker, client, upstream, route.config.timeouts.tunnel).await;
                 cells.request_bytes(moved.to_upstream);
                 cells.response_bytes(moved.to_client);
                 cells.end();
@@ -57,6 +62,9 @@ pub async fn serve(worker: &Rc<Worker>, view: &ListenerView, stream: Stream, pee
             }
         }
     }
-    cells.refused(crate::error::Reason::NoEndpoint.code(), crate::error::Reason::NoEndpoint.label());
+    cells.refused(
+        crate::error::Reason::NoEndpoint.code(),
+        crate::error::Reason::NoEndpoint.label(),
+    );
     cells.end();
 }

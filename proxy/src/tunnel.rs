@@ -33,8 +33,17 @@ pub struct Tunnel {
 
 impl Tunnel {
     /// `quiet`: longest time without a byte in either direction.
-    pub fn new(switched: oneshot::Receiver<Switched>, in_flight: InFlight, quiet: Option<Duration>) -> Self {
-        Self { switched, _in_flight: in_flight, quiet, exchange: None }
+    pub fn new(
+        switched: oneshot::Receiver<Switched>,
+        in_flight: InFlight,
+        quiet: Option<Duration>,
+    ) -> Self {
+        Self {
+            switched,
+            _in_flight: in_flight,
+            quiet,
+            exchange: None,
+        }
     }
 
     /// The exchange ends with the tunnel.
@@ -45,7 +54,9 @@ impl Tunnel {
 
 /// Pumps between a client whose 101 is sent and the endpoint; `early` is what the client sent too soon.
 pub async fn run(connection: &Rc<Connection>, mut tunnel: Tunnel, client: Io, early: Bytes) {
-    let Ok(Ok(parts)) = tokio::time::timeout(SWITCH, &mut tunnel.switched).await else { return };
+    let Ok(Ok(parts)) = tokio::time::timeout(SWITCH, &mut tunnel.switched).await else {
+        return;
+    };
     let mut upstream = parts.io.into_inner();
     let mut client = client;
     let exchange = tunnel.exchange.take();
@@ -59,8 +70,10 @@ pub async fn run(connection: &Rc<Connection>, mut tunnel: Tunnel, client: Io, ea
     let counts = pump(&connection.worker, client, upstream, tunnel.quiet).await;
     if let Some(exchange) = exchange {
         let flow = exchange.flow();
-        flow.request_bytes.set(flow.request_bytes.get() + counts.to_upstream + early.len() as u64);
-        flow.response_bytes.set(flow.response_bytes.get() + counts.to_client + parts.read_buf.len() as u64);
+        flow.request_bytes
+            .set(flow.request_bytes.get() + counts.to_upstream + early.len() as u64);
+        flow.response_bytes
+            .set(flow.response_bytes.get() + counts.to_client + parts.read_buf.len() as u64);
         exchange.finish();
     }
 }
@@ -83,20 +96,34 @@ where
 {
     let last = Rc::new(Cell::new(Instant::now()));
     let (to_upstream, to_client) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)));
-    let mut client = Counted { inner: client, last: Rc::clone(&last), read: Rc::clone(&to_upstream) };
-    let mut upstream = Counted { inner: upstream, last: Rc::clone(&last), read: Rc::clone(&to_client) };
-    let copied = tokio::io::copy_bidirectional_with_sizes(&mut client, &mut upstream, BUFFER, BUFFER);
+    let mut client = Counted {
+        inner: client,
+        last: Rc::clone(&last),
+        read: Rc::clone(&to_upstream),
+    };
+    let mut upstream = Counted {
+        inner: upstream,
+        last: Rc::clone(&last),
+        read: Rc::clone(&to_client),
+    };
+    let copied =
+        tokio::io::copy_bidirectional_with_sizes(&mut client, &mut upstream, BUFFER, BUFFER);
     tokio::select! {
         _ = copied => {}
         () = silence(&last, quiet) => {}
         () = worker.ended.notified() => {}
     }
-    Counts { to_upstream: to_upstream.get(), to_client: to_client.get() }
+    Counts {
+        to_upstream: to_upstream.get(),
+        to_client: to_client.get(),
+    }
 }
 
 /// Resolves when nothing moved for `quiet`.
 async fn silence(last: &Cell<Instant>, quiet: Option<Duration>) {
-    let Some(quiet) = quiet else { return std::future::pending().await };
+    let Some(quiet) = quiet else {
+        return std::future::pending().await;
+    };
     loop {
         let due = last.get() + quiet;
         if Instant::now() >= due {
@@ -114,7 +141,11 @@ struct Counted<T> {
 }
 
 impl<T: AsyncRead + Unpin> AsyncRead for Counted<T> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
         let before = buf.filled().len();
         let polled = Pin::new(&mut self.inner).poll_read(cx, buf);
         let bytes = buf.filled().len() - before;
@@ -127,7 +158,11 @@ impl<T: AsyncRead + Unpin> AsyncRead for Counted<T> {
 }
 
 impl<T: AsyncWrite + Unpin> AsyncWrite for Counted<T> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<std::io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
         let polled = Pin::new(&mut self.inner).poll_write(cx, buf);
         if let Poll::Ready(Ok(1..)) = polled {
             self.last.set(Instant::now());

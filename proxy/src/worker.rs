@@ -89,13 +89,18 @@ pub struct Shared {
 impl Shared {
     /// Open connections of all workers.
     pub fn connections(&self) -> usize {
-        self.loads.iter().map(|load| load.load(Ordering::Relaxed)).sum()
+        self.loads
+            .iter()
+            .map(|load| load.load(Ordering::Relaxed))
+            .sum()
     }
 
     /// The worker that should serve a connection that worker `own` accepted.
     pub fn least_loaded(&self, own: usize) -> usize {
         let load = |index: usize| self.loads[index].load(Ordering::Relaxed);
-        let least = (0..self.loads.len()).min_by_key(|&index| load(index)).unwrap_or(own);
+        let least = (0..self.loads.len())
+            .min_by_key(|&index| load(index))
+            .unwrap_or(own);
         if load(own) > load(least) { least } else { own }
     }
 }
@@ -161,11 +166,15 @@ impl Worker {
             .flat_map(|cluster| {
                 let key = cluster.connector.key;
                 let set = cluster.state.endpoints();
-                set.endpoints.iter().map(move |e| (e.id, key)).collect::<Vec<_>>()
+                set.endpoints
+                    .iter()
+                    .map(move |e| (e.id, key))
+                    .collect::<Vec<_>>()
             })
             .collect();
         *self.snapshot.borrow_mut() = WorkerSnapshot::new(shared);
-        self.pools.retain(|endpoint, connector| live.contains(&(endpoint, connector)));
+        self.pools
+            .retain(|endpoint, connector| live.contains(&(endpoint, connector)));
     }
 }
 

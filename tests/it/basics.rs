@@ -11,10 +11,18 @@ async fn a_request_goes_to_the_endpoint_and_its_answer_comes_back() {
     assert_eq!((answer.status, answer.text().as_str()), (200, "hello"));
     let head = upstream.text();
     assert!(head.starts_with("GET /b?x=1 HTTP/1.1\r\n"), "{head}");
-    for field in ["x-forwarded-for: 127.0.0.1", "x-forwarded-proto: http", "x-request-id: ", "traceparent: 00-"] {
+    for field in [
+        "x-forwarded-for: 127.0.0.1",
+        "x-forwarded-proto: http",
+        "x-request-id: ",
+        "traceparent: 00-",
+    ] {
         assert!(head.contains(field), "{field} in {head}");
     }
-    assert_eq!(proxy.metric("forebay_requests_total", &["route=\"r\"", "code=\"200\""]), 1.0);
+    assert_eq!(
+        proxy.metric("forebay_requests_total", &["route=\"r\"", "code=\"200\""]),
+        1.0
+    );
     proxy.stop().await;
 }
 
@@ -41,14 +49,26 @@ async fn our_own_answers_say_why() {
     let at = proxy.address();
     let cases = [
         ("GET /nowhere HTTP/1.1\r\nhost: t\r\n\r\n", 404, "no_route"),
-        ("GET /a HTTP/1.1\r\nhost: t\r\n\r\n", 405, "method_not_allowed"),
+        (
+            "GET /a HTTP/1.1\r\nhost: t\r\n\r\n",
+            405,
+            "method_not_allowed",
+        ),
         ("GET /%2F HTTP/1.1\r\nhost: t\r\n\r\n", 400, "bad_path"),
         ("GET / HTTP/1.1\r\n\r\n", 400, "bad_host"),
-        ("POST /a HTTP/1.1\r\nhost: t\r\ncontent-length: 0\r\n\r\n", 502, "connect_failed"),
+        (
+            "POST /a HTTP/1.1\r\nhost: t\r\ncontent-length: 0\r\n\r\n",
+            502,
+            "connect_failed",
+        ),
     ];
     for (request, status, reason) in cases {
         let answer = Client::once(at, request).await;
-        assert_eq!((answer.status, answer.reason()), (status, reason), "{request:?}");
+        assert_eq!(
+            (answer.status, answer.reason()),
+            (status, reason),
+            "{request:?}"
+        );
     }
     proxy.stop().await;
 }

@@ -2,10 +2,15 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod basics;
+mod cancel;
+mod clocks;
 mod deploy;
 mod drain;
+mod framing;
 mod http2;
 mod listeners;
 mod reload;
-mod tls;
+mod streaming;
 mod support;
+mod tls;
+mod upstreams;

@@ -5,6 +5,14 @@ mod listening;
 mod swap;
 
 use std::net::SocketAddr;
+use std::path::Path;
+
+/// Replaces a file whole: the watcher, which looks on, must not see half of it.
+fn put(path: &Path, text: &str) {
+    let beside = path.with_extension("new");
+    std::fs::write(&beside, text).unwrap();
+    std::fs::rename(&beside, path).unwrap();
+}
 
 /// What every file of these tests begins with; one listener.
 const TOP: &str = "admin: {address: '127.0.0.1:0'}\nworkers: 2\ndrain: {delay: 0s, timeout: 5s}\n";

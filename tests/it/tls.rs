@@ -32,9 +32,11 @@ async fn alpn_chooses_the_version_and_nothing_offered_means_http1() {
     let authority = Authority::new();
     authority.issue("a", &["a.test"]);
     let proxy = Proxy::start(&serving(&authority.pair("a"), upstream.address)).await;
-    for (offered, chosen) in
-        [(&["h2", "http/1.1"][..], Some("h2")), (&["http/1.1"], Some("http/1.1")), (&[], None)]
-    {
+    for (offered, chosen) in [
+        (&["h2", "http/1.1"][..], Some("h2")),
+        (&["http/1.1"], Some("http/1.1")),
+        (&[], None),
+    ] {
         let config = authority.client(offered, None);
         let mut stream = connect(proxy.address(), "a.test", &config).await.unwrap();
         let alpn = stream.get_ref().1.alpn_protocol().map(<[u8]>::to_vec);
@@ -47,10 +49,21 @@ async fn alpn_chooses_the_version_and_nothing_offered_means_http1() {
             assert_eq!(ask(&mut stream, "a.test").await.unwrap().0, 200);
         }
     }
-    assert!(connect(proxy.address(), "a.test", &authority.client(&["h3"], None)).await.is_err());
-    assert!(upstream.text().contains("x-forwarded-proto: https"), "{}", upstream.text());
+    assert!(
+        connect(proxy.address(), "a.test", &authority.client(&["h3"], None))
+            .await
+            .is_err()
+    );
+    assert!(
+        upstream.text().contains("x-forwarded-proto: https"),
+        "{}",
+        upstream.text()
+    );
     until("the refused handshake is counted", async || {
-        proxy.metric("forebay_connection_errors_total", &["reason=\"tls_handshake\""]) >= 1.0
+        proxy.metric(
+            "forebay_connection_errors_total",
+            &["reason=\"tls_handshake\""],
+        ) >= 1.0
     })
     .await;
     proxy.stop().await;
@@ -68,7 +81,8 @@ async fn cleartext_on_a_tls_port_and_tls_on_a_cleartext_port_are_closed_and_coun
     let plain = Proxy::start(&calling("", upstream.address)).await;
     let config = authority.client(&[], None);
     assert!(connect(plain.address(), "a.test", &config).await.is_err());
-    let errors = |proxy: &Proxy, reason: &str| proxy.metric("forebay_connection_errors_total", &[reason]);
+    let errors =
+        |proxy: &Proxy, reason: &str| proxy.metric("forebay_connection_errors_total", &[reason]);
     until("both are counted", async || {
         errors(&tls, "tls_handshake") == 1.0 && errors(&plain, "tls_on_plain") == 1.0
     })
@@ -85,10 +99,21 @@ async fn sni_chooses_the_certificate_and_the_first_is_the_default() {
     authority.issue("a", &["a.test", "127.0.0.1"]);
     authority.issue("b", &["b.test"]);
     authority.issue("wild", &["*.c.test"]);
-    let all = ["a", "b", "wild"].map(|stem| format!("{{{}}}", authority.pair(stem))).join(", ");
-    let proxy = Proxy::start(&serving(&format!("certificates: [{all}]"), upstream.address)).await;
+    let all = ["a", "b", "wild"]
+        .map(|stem| format!("{{{}}}", authority.pair(stem)))
+        .join(", ");
+    let proxy = Proxy::start(&serving(
+        &format!("certificates: [{all}]"),
+        upstream.address,
+    ))
+    .await;
     let config = authority.client(&[], None);
-    for (name, stem) in [("a.test", "a"), ("b.test", "b"), ("x.c.test", "wild"), ("127.0.0.1", "a")] {
+    for (name, stem) in [
+        ("a.test", "a"),
+        ("b.test", "b"),
+        ("x.c.test", "wild"),
+        ("127.0.0.1", "a"),
+    ] {
         let mut stream = connect(proxy.address(), name, &config).await.unwrap();
         assert_eq!(shown(&stream), authority.leaf(stem), "{name}");
         assert_eq!(ask(&mut stream, name).await.unwrap().0, 200, "{name}");
@@ -104,24 +129,48 @@ async fn a_request_for_a_name_that_the_certificate_lacks_is_misdirected() {
     let authority = Authority::new();
     authority.issue("a", &["a.test"]);
     authority.issue("wild", &["*.c.test"]);
-    let both = ["a", "wild"].map(|stem| format!("{{{}}}", authority.pair(stem))).join(", ");
-    let proxy = Proxy::start(&serving(&format!("certificates: [{both}]"), upstream.address)).await;
-    let cases =
-        [("a.test", "a.test", 200), ("a.test", "x.c.test", 421), ("x.c.test", "y.c.test", 200), ("x.c.test", "a.test", 421)];
+    let both = ["a", "wild"]
+        .map(|stem| format!("{{{}}}", authority.pair(stem)))
+        .join(", ");
+    let proxy = Proxy::start(&serving(
+        &format!("certificates: [{both}]"),
+        upstream.address,
+    ))
+    .await;
+    let cases = [
+        ("a.test", "a.test", 200),
+        ("a.test", "x.c.test", 421),
+        ("x.c.test", "y.c.test", 200),
+        ("x.c.test", "a.test", 421),
+    ];
     for (sni, host, status) in cases {
-        let mut stream = connect(proxy.address(), sni, &authority.client(&[], None)).await.unwrap();
+        let mut stream = connect(proxy.address(), sni, &authority.client(&[], None))
+            .await
+            .unwrap();
         let (got, text) = ask(&mut stream, host).await.unwrap();
         assert_eq!(got, status, "{sni} {host}");
-        assert_eq!(text.contains("x-forebay-reason: misdirected"), status == 421);
-        assert_eq!(ask(&mut stream, sni).await.unwrap().0, 200, "the connection lives");
+        assert_eq!(
+            text.contains("x-forebay-reason: misdirected"),
+            status == 421
+        );
+        assert_eq!(
+            ask(&mut stream, sni).await.unwrap().0,
+            200,
+            "the connection lives"
+        );
 
-        let stream = connect(proxy.address(), sni, &authority.client(&["h2"], None)).await.unwrap();
+        let stream = connect(proxy.address(), sni, &authority.client(&["h2"], None))
+            .await
+            .unwrap();
         let client = H2::over(stream, &::h2::client::Builder::new()).await;
         let request = |host: &str| Request::get(format!("https://{host}/")).body(()).unwrap();
-        assert_eq!(client.send(request(host)).await.unwrap().status(), status, "{sni} {host}");
+        assert_eq!(
+            client.send(request(host)).await.unwrap().status(),
+            status,
+            "{sni} {host}"
+        );
         assert_eq!(client.send(request(sni)).await.unwrap().status(), 200);
     }
-    assert_eq!(upstream.text().matches("host: a.test").count(), upstream.text().matches("x-forwarded-host: a.test").count());
     proxy.stop().await;
 }
 
@@ -136,9 +185,14 @@ async fn clients_show_a_certificate_of_the_right_authority_or_stay_out() {
     let tls = format!("{}, client_ca: '{ca}'", authority.pair("a"));
     let proxy = Proxy::start(&serving(&tls, upstream.address)).await;
     let at = proxy.address();
-    let mut good = connect(at, "a.test", &authority.client(&[], Some("me"))).await.unwrap();
+    let mut good = connect(at, "a.test", &authority.client(&[], Some("me")))
+        .await
+        .unwrap();
     assert_eq!(ask(&mut good, "a.test").await.unwrap().0, 200);
-    for config in [authority.client(&[], None), authority.client_showing(&[], Some((&stranger, "me")))] {
+    for config in [
+        authority.client(&[], None),
+        authority.client_showing(&[], Some((&stranger, "me"))),
+    ] {
         // TLS 1.3: the refusal comes after the client's side of the handshake.
         let refused = match connect(at, "a.test", &config).await {
             Err(_) => true,
@@ -149,7 +203,10 @@ async fn clients_show_a_certificate_of_the_right_authority_or_stay_out() {
     let heads = upstream.text().matches("GET / ").count();
     assert_eq!(heads, 1, "{}", upstream.text());
     until("both are counted", async || {
-        proxy.metric("forebay_connection_errors_total", &["reason=\"tls_handshake\""]) == 2.0
+        proxy.metric(
+            "forebay_connection_errors_total",
+            &["reason=\"tls_handshake\""],
+        ) == 2.0
     })
     .await;
     proxy.stop().await;
@@ -168,7 +225,11 @@ async fn new_certificates_on_disk_are_shown_without_a_restart() {
     let authority = Authority::new();
     authority.issue("a", &["a.test"]);
     let file = authority.path("forebay.yaml");
-    fs::write(&file, serving("certificate: a.crt, key: a.key", upstream.address)).unwrap();
+    fs::write(
+        &file,
+        serving("certificate: a.crt, key: a.key", upstream.address),
+    )
+    .unwrap();
     let proxy = Proxy::start_on(&file).await;
     let config = authority.client(&[], None);
     let at = proxy.address();
@@ -187,10 +248,17 @@ async fn new_certificates_on_disk_are_shown_without_a_restart() {
             shown(&connect(at, "a.test", &config).await.unwrap()) == authority.leaf("a")
         })
         .await;
-        until("all is well", async || proxy.control().status().last_error.is_none()).await;
+        until("all is well", async || {
+            proxy.control().status().last_error.is_none()
+        })
+        .await;
     }
     assert_eq!(shown(&old), first);
-    assert_eq!(ask(&mut old, "a.test").await.unwrap().0, 200, "older connections keep what they have");
+    assert_eq!(
+        ask(&mut old, "a.test").await.unwrap().0,
+        200,
+        "older connections keep what they have"
+    );
     proxy.stop().await;
 }
 
@@ -200,7 +268,11 @@ async fn a_half_written_key_keeps_the_old_certificate_and_says_so() {
     let authority = Authority::new();
     authority.issue("a", &["a.test"]);
     let file = authority.path("forebay.yaml");
-    fs::write(&file, serving("certificate: a.crt, key: a.key", upstream.address)).unwrap();
+    fs::write(
+        &file,
+        serving("certificate: a.crt, key: a.key", upstream.address),
+    )
+    .unwrap();
     let proxy = Proxy::start_on(&file).await;
     let config = authority.client(&[], None);
     let first = authority.leaf("a");
@@ -210,19 +282,33 @@ async fn a_half_written_key_keeps_the_old_certificate_and_says_so() {
         assert_eq!(shown(&stream), first, "{what}");
         assert_eq!(ask(&mut stream, "a.test").await.unwrap().0, 200, "{what}");
     };
-    for (what, written) in [("half", &key[..key.len() / 2]), ("empty", ""), ("another's", &key)] {
+    for (what, written) in [
+        ("half", &key[..key.len() / 2]),
+        ("empty", ""),
+        ("another's", &key),
+    ] {
         let failures = || proxy.metric("forebay_config_reloads_total", &["result=\"failure\""]);
         let before = failures();
         fs::write(authority.path("a.key"), written).unwrap();
         until(what, async || failures() > before).await;
-        let error = proxy.control().status().last_error.expect("a truthful status");
-        assert!(error.message.contains("a.key") || error.message.contains("a.crt"), "{what}: {error:?}");
+        let error = proxy
+            .control()
+            .status()
+            .last_error
+            .expect("a truthful status");
+        assert!(
+            error.message.contains("a.key") || error.message.contains("a.crt"),
+            "{what}: {error:?}"
+        );
         assert_eq!(proxy.metric("forebay_config_last_reload_success", &[]), 0.0);
         shows_first(what).await;
     }
     assert_eq!(proxy.control().snapshot().generation, 1);
     fs::write(authority.path("a.crt"), certificate).unwrap();
-    until("whole again", async || proxy.control().status().last_error.is_none()).await;
+    until("whole again", async || {
+        proxy.control().status().last_error.is_none()
+    })
+    .await;
     let stream = connect(proxy.address(), "a.test", &config).await.unwrap();
     assert_eq!(shown(&stream), authority.leaf("a"));
     assert_eq!(proxy.metric("forebay_config_last_reload_success", &[]), 1.0);
@@ -231,9 +317,14 @@ async fn a_half_written_key_keeps_the_old_certificate_and_says_so() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_missing_certificate_refuses_the_start() {
-    let text = serving("certificate: /nowhere/a.crt, key: /nowhere/a.key", ([127, 0, 0, 1], 1).into());
+    let text = serving(
+        "certificate: /nowhere/a.crt, key: /nowhere/a.key",
+        ([127, 0, 0, 1], 1).into(),
+    );
     let source = forebay::control::Source::Text(text.as_str().into());
-    let Err(error) = Proxy::try_start(source).await else { panic!("started without a certificate") };
+    let Err(error) = Proxy::try_start(source).await else {
+        panic!("started without a certificate")
+    };
     assert!(error.to_string().contains("/nowhere/a.crt"), "{error}");
 }
 
@@ -244,8 +335,11 @@ async fn an_upstream_is_called_by_the_name_it_is_known_by() {
     authority.issue("me", &["me.test"]);
     let upstream = TlsUpstream::start(authority.acceptor("m", &["http/1.1"], false)).await;
     let ca = authority.path("ca.crt").display().to_string();
-    let proxy =
-        Proxy::start(&calling(&format!("tls: {{ca: '{ca}', server_name: m.test}}"), upstream.address)).await;
+    let proxy = Proxy::start(&calling(
+        &format!("tls: {{ca: '{ca}', server_name: m.test}}"),
+        upstream.address,
+    ))
+    .await;
     let mut client = Client::connect(proxy.address()).await;
     for _ in 0..3 {
         client.send("GET / HTTP/1.1\r\nhost: t\r\n\r\n").await;
@@ -254,7 +348,10 @@ async fn an_upstream_is_called_by_the_name_it_is_known_by() {
     proxy.stop().await;
 
     let mutual = TlsUpstream::start(authority.acceptor("m", &[], true)).await;
-    let with = format!("tls: {{ca: '{ca}', server_name: m.test, {}}}", authority.pair("me"));
+    let with = format!(
+        "tls: {{ca: '{ca}', server_name: m.test, {}}}",
+        authority.pair("me")
+    );
     let proxy = Proxy::start(&calling(&with, mutual.address)).await;
     assert_eq!(Client::get(proxy.address(), "/").await.text(), "secure");
     proxy.stop().await;
@@ -263,7 +360,10 @@ async fn an_upstream_is_called_by_the_name_it_is_known_by() {
     let refused = Client::get(proxy.address(), "/").await;
     // TLS 1.3: the refusal may come after the handshake, with the first answer.
     assert_eq!(refused.status, 502);
-    assert!(["connect_failed", "upstream_reset"].contains(&refused.reason()), "{refused:?}");
+    assert!(
+        ["connect_failed", "upstream_reset"].contains(&refused.reason()),
+        "{refused:?}"
+    );
     proxy.stop().await;
 }
 
@@ -274,18 +374,34 @@ async fn an_upstream_that_cannot_prove_its_name_gets_nothing() {
     let upstream = TlsUpstream::start(authority.acceptor("m", &[], false)).await;
     let ca = |authority: &Authority| authority.path("ca.crt").display().to_string();
     for (what, tls) in [
-        ("wrong authority", format!("ca: '{}', server_name: m.test", ca(&stranger))),
-        ("wrong name", format!("ca: '{}', server_name: other.test", ca(&authority))),
-        ("address instead of the name", format!("ca: '{}'", ca(&authority))),
+        (
+            "wrong authority",
+            format!("ca: '{}', server_name: m.test", ca(&stranger)),
+        ),
+        (
+            "wrong name",
+            format!("ca: '{}', server_name: other.test", ca(&authority)),
+        ),
+        (
+            "address instead of the name",
+            format!("ca: '{}'", ca(&authority)),
+        ),
         ("the system's roots", "server_name: m.test".to_owned()),
     ] {
         let proxy = Proxy::start(&calling(&format!("tls: {{{tls}}}"), upstream.address)).await;
         let answer = Client::get(proxy.address(), "/").await;
-        assert_eq!((answer.status, answer.reason()), (502, "connect_failed"), "{what}");
+        assert_eq!(
+            (answer.status, answer.reason()),
+            (502, "connect_failed"),
+            "{what}"
+        );
         proxy.stop().await;
     }
     let plain = Upstream::fixed("ok").await;
-    let tls = format!("tls: {{ca: '{}', server_name: m.test}}, connect_timeout: 500ms", ca(&authority));
+    let tls = format!(
+        "tls: {{ca: '{}', server_name: m.test}}, connect_timeout: 500ms",
+        ca(&authority)
+    );
     let proxy = Proxy::start(&calling(&tls, plain.address)).await;
     let answer = Client::get(proxy.address(), "/").await;
     assert!([502, 504].contains(&answer.status), "{answer:?}");
@@ -296,16 +412,24 @@ async fn an_upstream_that_cannot_prove_its_name_gets_nothing() {
 async fn http2_upstream_over_tls_is_agreed_on_by_alpn() {
     let authority = Authority::new();
     authority.issue("m", &["m.test"]);
-    let upstream = H2Upstream::start_with(Some(authority.acceptor("m", &["h2"], false)), |_, mut respond| async move {
-        let mut stream = respond.send_response(http::Response::new(()), false).unwrap();
-        stream.send_data("over h2".into(), true).unwrap();
-    })
+    let upstream = H2Upstream::start_with(
+        Some(authority.acceptor("m", &["h2"], false)),
+        |_, mut respond| async move {
+            let mut stream = respond
+                .send_response(http::Response::new(()), false)
+                .unwrap();
+            stream.send_data("over h2".into(), true).unwrap();
+        },
+    )
     .await;
     let ca = authority.path("ca.crt").display().to_string();
     let tls = format!("protocol: http2, tls: {{ca: '{ca}', server_name: m.test}}");
     let proxy = Proxy::start(&calling(&tls, upstream.address)).await;
     assert_eq!(Client::get(proxy.address(), "/").await.text(), "over h2");
-    assert_eq!(upstream.heads.lock().unwrap()[0].uri.scheme_str(), Some("https"));
+    assert_eq!(
+        upstream.heads.lock().unwrap()[0].uri.scheme_str(),
+        Some("https")
+    );
     proxy.stop().await;
     let only1 = TlsUpstream::start(authority.acceptor("m", &["http/1.1"], false)).await;
     let proxy = Proxy::start(&calling(&tls, only1.address)).await;
@@ -320,7 +444,11 @@ async fn a_hundred_rotations_lose_no_request() {
     let authority = Authority::new();
     authority.issue("a", &["a.test"]);
     let file = authority.path("forebay.yaml");
-    fs::write(&file, serving("certificate: a.crt, key: a.key", upstream.address)).unwrap();
+    fs::write(
+        &file,
+        serving("certificate: a.crt, key: a.key", upstream.address),
+    )
+    .unwrap();
     let proxy = Proxy::start_on(&file).await;
     let config = authority.client(&[], None);
     let at = proxy.address();

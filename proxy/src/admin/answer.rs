@@ -34,7 +34,13 @@ impl Refusal {
     /// * `code`: lower case with underscores; programs compare it
     /// * `message`: for people
     pub(super) fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
-        Self { status, code, message: message.into(), more: Map::new(), challenge: None }
+        Self {
+            status,
+            code,
+            message: message.into(),
+            more: Map::new(),
+            challenge: None,
+        }
     }
 
     /// Adds a field to the error object.
@@ -81,7 +87,9 @@ impl IntoResponse for Refusal {
         }
         let mut response = json_answer(self.status, &json!({ "error": error }));
         if let Some(challenge) = self.challenge {
-            response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+            response
+                .headers_mut()
+                .insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
         }
         response
     }
@@ -117,14 +125,20 @@ impl Turns {
     ) -> Result<Response, Refusal> {
         let turn = tokio::time::timeout(TURN, Arc::clone(&self.0).acquire_owned()).await;
         let Ok(Ok(turn)) = turn else {
-            return Err(Refusal::overloaded("too many large answers are being read; try again"));
+            return Err(Refusal::overloaded(
+                "too many large answers are being read; try again",
+            ));
         };
         let rest = match tokio::task::spawn_blocking(work).await {
             Ok(bytes) => Bytes::from(bytes),
             Err(error) => {
                 tracing::error!(%error, "an answer of the admin API could not be made");
                 let status = StatusCode::INTERNAL_SERVER_ERROR;
-                return Err(Refusal::new(status, "internal", "the answer could not be made"));
+                return Err(Refusal::new(
+                    status,
+                    "internal",
+                    "the answer could not be made",
+                ));
             }
         };
         let body = Body::new(Portions { rest, _turn: turn });

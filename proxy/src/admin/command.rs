@@ -29,10 +29,7 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 struct NoArguments {}
 
 /// Reads the configuration again; answers when every worker serves by it, or why nothing changed.
-pub(super) async fn reload(
-    State(desk): State<Arc<Desk>>,
-    body: Body,
-) -> Result<Response, Refusal> {
+pub(super) async fn reload(State(desk): State<Arc<Desk>>, body: Body) -> Result<Response, Refusal> {
     let NoArguments {} = arguments(body).await?;
     let Ok(place) = Arc::clone(&desk.reloads).try_acquire_owned() else {
         return Err(Refusal::overloaded("too many reloads wait for their turn"));
@@ -49,7 +46,11 @@ pub(super) async fn reload(
         Err(error) => {
             tracing::error!(%error, "a reload failed");
             let status = StatusCode::INTERNAL_SERVER_ERROR;
-            Err(Refusal::new(status, "internal", "the reload failed; the log says more"))
+            Err(Refusal::new(
+                status,
+                "internal",
+                "the reload failed; the log says more",
+            ))
         }
     }
 }
@@ -62,6 +63,7 @@ fn refused(error: &ReloadError) -> Refusal {
         ReloadError::Build(_) => (invalid, "unusable_file"),
         ReloadError::Bind { .. } => (invalid, "bind_failed"),
         ReloadError::Log(_) => (invalid, "access_log_failed"),
+        ReloadError::Empty => (invalid, "invalid_config"),
         ReloadError::Draining => (StatusCode::SERVICE_UNAVAILABLE, "draining"),
     };
     let position = error.position();
@@ -69,7 +71,13 @@ fn refused(error: &ReloadError) -> Refusal {
         .with("file", position.map(|position| &position.file))
         .with("line", position.map(|position| position.line))
         .with("column", position.map(|position| position.column))
-        .with("diagnostics", error.diagnostics().map(|d| d.0.as_slice()).unwrap_or_default())
+        .with(
+            "diagnostics",
+            error
+                .diagnostics()
+                .map(|d| d.0.as_slice())
+                .unwrap_or_default(),
+        )
 }
 
 /// Body of a drain.
@@ -102,14 +110,19 @@ pub(super) async fn drain(
     if query.wait {
         health::drained(&desk).await?;
     }
-    Ok(json_answer(StatusCode::ACCEPTED, &json!({ "draining": true, "drained": query.wait })))
+    Ok(json_answer(
+        StatusCode::ACCEPTED,
+        &json!({ "draining": true, "drained": query.wait }),
+    ))
 }
 
 fn clock(key: &str, text: Option<String>) -> Result<Option<Duration>, Refusal> {
     let Some(text) = text else { return Ok(None) };
     match duration(&text) {
         Some(duration) => Ok(Some(duration)),
-        None => Err(Refusal::bad_request(format!("`{key}` is no duration: {DURATION_FORM}"))),
+        None => Err(Refusal::bad_request(format!(
+            "`{key}` is no duration: {DURATION_FORM}"
+        ))),
     }
 }
 
@@ -118,11 +131,19 @@ async fn arguments<T: DeserializeOwned + Default>(body: Body) -> Result<T, Refus
     let read = tokio::time::timeout(BODY_TIMEOUT, axum::body::to_bytes(body, BODY_MAX)).await;
     let Ok(read) = read else {
         let message = "the body did not arrive in time";
-        return Err(Refusal::new(StatusCode::REQUEST_TIMEOUT, "request_timeout", message));
+        return Err(Refusal::new(
+            StatusCode::REQUEST_TIMEOUT,
+            "request_timeout",
+            message,
+        ));
     };
     let Ok(bytes) = read else {
         let message = "the body is larger than 64 KiB, or was cut";
-        return Err(Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", message));
+        return Err(Refusal::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "body_too_large",
+            message,
+        ));
     };
     if bytes.trim_ascii().is_empty() {
         return Ok(T::default());

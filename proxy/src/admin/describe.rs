@@ -1,32 +1,22 @@
 //! The configuration as JSON, in the form it is written in, so that it can be loaded again. Secrets are not in it.
 
+mod route;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use forebay_config::{
-    AccessLog, Action, Admin, Balance, ClientTls, Cluster, Config, Discover, EncodedSlash,
-    EndpointConfig, HashKey, HeaderEdits, HostPattern, Limits, Listener, ListenerProtocol,
-    LogFormat, LogTarget, Match, Member, PathMatch, PathRewrite, Redirect, Respond, Rewrite, Route,
-    ServerKind, ServerTls, Timeouts, UpstreamProtocol, ValueMatch,
+    AccessLog, Admin, Balance, ClientTls, Cluster, Config, Discover, EncodedSlash, EndpointConfig,
+    HashKey, Limits, Listener, ListenerProtocol, LogFormat, LogTarget, ServerKind, ServerTls,
+    UpstreamProtocol,
 };
-use http::{HeaderName, HeaderValue};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
+
+use route::route;
+pub(super) use route::{host, matches, unanchored};
 
 /// What stands for a secret.
 pub(super) const REDACTED: &str = "[redacted]";
-
-/// Parts of the names of headers, cookies and query keys whose values are secrets.
-const SECRET_NAMES: &[&str] = &[
-    "auth",
-    "cookie",
-    "credential",
-    "key",
-    "passw",
-    "secret",
-    "session",
-    "signature",
-    "token",
-];
 
 /// Returns the whole configuration, defaults included.
 pub(super) fn config(config: &Config) -> Value {
@@ -116,192 +106,6 @@ fn limits(limits: &Limits) -> Value {
     })
 }
 
-fn route(route: &Route) -> Value {
-    let mut fields = json!({
-        "name": route.name,
-        "match": matches(&route.matches),
-        "priority": route.priority,
-        "timeouts": timeouts(&route.timeouts),
-        "rewrite": rewrite(&route.rewrite),
-        "request_headers": header_edits(&route.request_headers),
-        "response_headers": header_edits(&route.response_headers),
-        "body": route.body_max.map(|max| json!({ "max": size(max) })),
-    });
-    if !route.listeners.is_empty() {
-        fields["listeners"] = json!(route.listeners);
-    }
-    if route.matches.is_empty() {
-        fields["match"] = Value::Null;
-    }
-    match &route.action {
-        Action::Forward(members) => fields["split"] = members.iter().map(member).collect(),
-        Action::Redirect(to) => fields["redirect"] = redirect(to),
-        Action::Respond(fixed) => fields["respond"] = respond(fixed),
-    }
-    tidy(fields)
-}
-
-fn member(member: &Member) -> Value {
-    tidy(json!({
-        "cluster": member.cluster,
-        "weight": member.weight,
-        "request_headers": header_edits(&member.request_headers),
-        "response_headers": header_edits(&member.response_headers),
-    }))
-}
-
-/// Returns the conditions of a route as a list; empty: everything matches.
-pub(super) fn matches(matches: &[Match]) -> Value {
-    matches.iter().map(condition).collect()
-}
-
-fn condition(condition: &Match) -> Value {
-    let hosts = condition.hosts.iter().map(host).collect::<Vec<_>>();
-    let methods = condition.methods.iter().map(http::Method::as_str);
-    let headers = condition.headers.iter().map(|(n, v)| (n.as_str(), v));
-    let mut fields = json!({
-        "path": condition.path.as_ref().map(path),
-        "headers": values(headers),
-        "query": values(condition.query.iter().map(|(n, v)| (n.as_str(), v))),
-        "cookies": cookies(&condition.cookies),
-    });
-    if !hosts.is_empty() {
-        fields["hosts"] = json!(hosts);
-    }
-    if !condition.methods.is_empty() {
-        fields["methods"] = json!(methods.collect::<Vec<_>>());
-    }
-    tidy(fields)
-}
-
-/// Returns a host as it is written.
-pub(super) fn host(host: &HostPattern) -> String {
-    match host {
-        HostPattern::Exact(name) => name.clone(),
-        HostPattern::Suffix(suffix) => format!("*{suffix}"),
-    }
-}
-
-fn path(path: &PathMatch) -> Value {
-    match path {
-        PathMatch::Exact(path) => json!({ "exact": path }),
-        PathMatch::Prefix(prefix) if prefix.is_empty() => json!({ "prefix": "/" }),
-        PathMatch::Prefix(prefix) => json!({ "prefix": prefix }),
-        PathMatch::Regex(regex) => json!({ "regex": unanchored(regex.as_str()) }),
-    }
-}
-
-/// Returns an expression as it was written.
-pub(super) fn unanchored(text: &str) -> &str {
-    let inner = text.strip_prefix("^(?:").and_then(|t| t.strip_suffix(")$"));
-    inner.unwrap_or(text)
-}
-
-fn values<'a>(conditions: impl Iterator<Item = (&'a str, &'a ValueMatch)>) -> Value {
-    let named = conditions.map(|(name, value)| (name.to_owned(), value_match(name, value)));
-    Value::Object(named.collect())
-}
-
-/// A session is whatever cookie a server chooses for it: no value of a cookie is shown.
-fn cookies(conditions: &[(String, ValueMatch)]) -> Value {
-    let named = conditions
-        .iter()
-        .map(|(name, value)| (name.clone(), value_match("cookie", value)));
-    Value::Object(named.collect())
-}
-
-fn value_match(name: &str, value: &ValueMatch) -> Value {
-    let shown = |text: &str| if is_secret(name) { REDACTED.to_owned() } else { text.to_owned() };
-    match value {
-        ValueMatch::Exact(text) => json!(shown(text)),
-        ValueMatch::Regex(_) if is_secret(name) => json!({ "regex": r"\[redacted\]" }),
-        ValueMatch::Regex(regex) => json!({ "regex": unanchored(regex.as_str()) }),
-        ValueMatch::Present(present) => json!({ "present": present }),
-        ValueMatch::Not(text) => json!({ "not": shown(text) }),
-        ValueMatch::In(texts) => json!({ "in": texts.iter().map(|t| shown(t)).collect::<Vec<_>>() }),
-    }
-}
-
-fn redirect(redirect: &Redirect) -> Value {
-    tidy(json!({
-        "scheme": redirect.scheme,
-        "host": redirect.host,
-        "port": redirect.port,
-        "path": redirect.path,
-        "status": redirect.status.as_u16(),
-    }))
-}
-
-fn respond(respond: &Respond) -> Value {
-    tidy(json!({
-        "status": respond.status.as_u16(),
-        "headers": header_map(&respond.headers),
-        "body": respond.body,
-    }))
-}
-
-fn timeouts(timeouts: &Timeouts) -> Value {
-    json!({
-        "first_byte": clock(timeouts.first_byte),
-        "idle": clock(timeouts.idle),
-        "request_body": clock(timeouts.request_body),
-        "total": clock(timeouts.total),
-        "tunnel": clock(timeouts.tunnel),
-    })
-}
-
-fn rewrite(rewrite: &Rewrite) -> Value {
-    let mut fields = Map::new();
-    match &rewrite.path {
-        None => {}
-        Some(PathRewrite::Prefix(prefix)) => {
-            fields.insert("prefix".into(), json!(if prefix.is_empty() { "/" } else { prefix }));
-        }
-        Some(PathRewrite::Path(path)) => {
-            fields.insert("path".into(), json!(path));
-        }
-        Some(PathRewrite::Regex { find, with }) => {
-            fields.insert("regex".into(), json!({ "find": find.as_str(), "with": with }));
-        }
-    }
-    if let Some(host) = &rewrite.host {
-        fields.insert("host".into(), json!(text(host)));
-    }
-    Value::Object(fields)
-}
-
-fn header_edits(edits: &HeaderEdits) -> Value {
-    let mut fields = Map::new();
-    if !edits.set.is_empty() {
-        fields.insert("set".into(), header_map(&edits.set));
-    }
-    if !edits.add.is_empty() {
-        fields.insert("add".into(), header_map(&edits.add));
-    }
-    if !edits.remove.is_empty() {
-        let names = edits.remove.iter().map(HeaderName::as_str).collect::<Vec<_>>();
-        fields.insert("remove".into(), json!(names));
-    }
-    Value::Object(fields)
-}
-
-fn header_map(headers: &[(HeaderName, HeaderValue)]) -> Value {
-    let shown = headers.iter().map(|(name, value)| {
-        let value = if is_secret(name.as_str()) { REDACTED.to_owned() } else { text(value) };
-        (name.to_string(), json!(value))
-    });
-    Value::Object(shown.collect())
-}
-
-fn text(value: &HeaderValue) -> String {
-    String::from_utf8_lossy(value.as_bytes()).into_owned()
-}
-
-fn is_secret(name: &str) -> bool {
-    let name = name.to_ascii_lowercase();
-    SECRET_NAMES.iter().any(|part| name.contains(part))
-}
-
 fn cluster(cluster: &Cluster) -> Value {
     let mut fields = json!({
         "name": cluster.name,
@@ -331,8 +135,14 @@ fn cluster(cluster: &Cluster) -> Value {
 }
 
 fn endpoint(endpoint: &EndpointConfig) -> Value {
-    let EndpointConfig { host, port, weight, .. } = endpoint;
-    let address = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
+    let EndpointConfig {
+        host, port, weight, ..
+    } = endpoint;
+    let address = if host.contains(':') {
+        format!("[{host}]:{port}")
+    } else {
+        format!("{host}:{port}")
+    };
     tidy(json!({ "address": address, "weight": weight, "labels": labels(&endpoint.labels) }))
 }
 
@@ -342,7 +152,11 @@ fn labels(labels: &BTreeMap<String, String>) -> Value {
 
 fn discover(discover: &Discover) -> Value {
     match discover {
-        Discover::Dns { name, port, refresh } => {
+        Discover::Dns {
+            name,
+            port,
+            refresh,
+        } => {
             json!({ "dns": { "name": name, "port": port, "refresh": duration(*refresh) } })
         }
     }
@@ -424,8 +238,17 @@ fn clock(clock: Option<Duration>) -> String {
 /// Returns a duration with the largest unit that needs no fraction; below a microsecond nothing is told.
 pub(super) fn duration(duration: Duration) -> String {
     let micros = duration.as_micros();
-    let units = [(3_600_000_000, "h"), (60_000_000, "m"), (1_000_000, "s"), (1_000, "ms"), (1, "us")];
-    match units.into_iter().find(|(length, _)| micros > 0 && micros % length == 0) {
+    let units = [
+        (3_600_000_000, "h"),
+        (60_000_000, "m"),
+        (1_000_000, "s"),
+        (1_000, "ms"),
+        (1, "us"),
+    ];
+    match units
+        .into_iter()
+        .find(|(length, _)| micros > 0 && micros % length == 0)
+    {
         Some((length, unit)) => format!("{}{unit}", micros / length),
         None => "0s".to_owned(),
     }
@@ -434,7 +257,10 @@ pub(super) fn duration(duration: Duration) -> String {
 /// Returns a number of bytes with the largest unit that needs no fraction.
 fn size(bytes: u64) -> Value {
     let units = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
-    match units.into_iter().find(|(length, _)| bytes > 0 && bytes.is_multiple_of(*length)) {
+    match units
+        .into_iter()
+        .find(|(length, _)| bytes > 0 && bytes.is_multiple_of(*length))
+    {
         Some((length, unit)) => json!(format!("{}{unit}", bytes / length)),
         None => json!(bytes),
     }
@@ -451,8 +277,14 @@ mod tests {
     use forebay_config::load::{SourceFile, load};
 
     fn loaded(name: &str, text: &str) -> Config {
-        let source = SourceFile { name: name.into(), directory: ".".into(), text: text.to_owned() };
-        load(&[source], &|_| Some("x".to_owned())).unwrap().config
+        let source = SourceFile {
+            name: name.into(),
+            directory: "/etc/forebay".into(),
+            text: text.to_owned(),
+        };
+        let environment =
+            |name: &str| Some(if name.contains("PORT") { "8080" } else { "x" }.to_owned());
+        load(&[source], &environment).unwrap().config
     }
 
     #[test]
@@ -461,7 +293,10 @@ mod tests {
         let mut seen = 0;
         for entry in std::fs::read_dir(examples).unwrap() {
             let path = entry.unwrap().path();
-            if path.extension().is_some_and(|extension| extension == "yaml") {
+            if path
+                .extension()
+                .is_some_and(|extension| extension == "yaml")
+            {
                 let shown = config(&loaded("a.yaml", &std::fs::read_to_string(&path).unwrap()));
                 let again = config(&loaded("a.json", &shown.to_string()));
                 assert_eq!(shown, again, "{}", path.display());
@@ -478,7 +313,10 @@ mod tests {
         assert_eq!(shown["access_log"]["sample"], "12.345%");
         assert_eq!(shown["routes"][0]["timeouts"]["first_byte"], "1500ms");
         assert_eq!(shown["clusters"][0]["tls"], json!({}));
-        assert_eq!(shown["clusters"][0]["endpoints"][0]["address"], "[::1]:8080");
+        assert_eq!(
+            shown["clusters"][0]["endpoints"][0]["address"],
+            "[::1]:8080"
+        );
     }
 
     #[test]

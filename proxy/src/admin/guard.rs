@@ -23,18 +23,13 @@ const CROSS_ORIGIN_RESOURCE_POLICY: HeaderName =
 const OPEN: &[&str] = &["/livez", "/readyz"];
 
 /// Looks at every request of the API before anything else does.
-pub(super) async fn guard(
-    State(desk): State<Arc<Desk>>,
-    request: Request,
-    next: Next,
-) -> Response {
+pub(super) async fn guard(State(desk): State<Arc<Desk>>, request: Request, next: Next) -> Response {
     let path = request.uri().path();
-    let admitted = host_rule(&desk.hosts, request.headers(), request.uri()).and_then(|()| {
-        match &desk.token {
+    let admitted =
+        host_rule(&desk.hosts, request.headers(), request.uri()).and_then(|()| match &desk.token {
             Some(token) if !OPEN.contains(&path) => token_rule(&token.0, path, request.headers()),
             _ => Ok(()),
-        }
-    });
+        });
     match admitted {
         Ok(()) => next.run(request).await,
         Err(refusal) => refusal.into_response(),
@@ -46,7 +41,10 @@ pub(super) async fn finish(mut response: Response) -> Response {
     let headers = response.headers_mut();
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    headers.insert(CROSS_ORIGIN_RESOURCE_POLICY, HeaderValue::from_static("same-origin"));
+    headers.insert(
+        CROSS_ORIGIN_RESOURCE_POLICY,
+        HeaderValue::from_static("same-origin"),
+    );
     response
 }
 
@@ -66,29 +64,49 @@ fn host_rule(hosts: &[String], headers: &HeaderMap, uri: &Uri) -> Result<(), Ref
         let message = "the request needs exactly one Host header";
         return Err(Refusal::new(StatusCode::BAD_REQUEST, "bad_host", message));
     };
-    let written = value.to_str().ok().and_then(|text| text.parse::<Authority>().ok());
+    let written = value
+        .to_str()
+        .ok()
+        .and_then(|text| text.parse::<Authority>().ok());
     let Some(written) = written else {
-        return Err(Refusal::new(StatusCode::BAD_REQUEST, "bad_host", "the Host header is no host"));
+        return Err(Refusal::new(
+            StatusCode::BAD_REQUEST,
+            "bad_host",
+            "the Host header is no host",
+        ));
     };
     for authority in [Some(&written), uri.authority()].into_iter().flatten() {
         if !is_ours(hosts, authority.host()) {
             let message = "the Host header names neither an IP address nor `localhost`; \
                            list the name in `admin.hosts` to use it";
-            return Err(Refusal::new(StatusCode::MISDIRECTED_REQUEST, "misdirected", message));
+            return Err(Refusal::new(
+                StatusCode::MISDIRECTED_REQUEST,
+                "misdirected",
+                message,
+            ));
         }
     }
     Ok(())
 }
 
 fn is_ours(hosts: &[String], host: &str) -> bool {
-    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    let bare = host
+        .strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'))
+        .unwrap_or(host);
     let name = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
     bare.parse::<IpAddr>().is_ok() || name == "localhost" || hosts.contains(&name)
 }
 
 fn token_rule(token: &str, path: &str, headers: &HeaderMap) -> Result<(), Refusal> {
-    let value = headers.get(AUTHORIZATION).map(HeaderValue::as_bytes).unwrap_or_default();
-    let space = value.iter().position(|byte| *byte == b' ').unwrap_or(value.len());
+    let value = headers
+        .get(AUTHORIZATION)
+        .map(HeaderValue::as_bytes)
+        .unwrap_or_default();
+    let space = value
+        .iter()
+        .position(|byte| *byte == b' ')
+        .unwrap_or(value.len());
     let (scheme, given) = value.split_at(space);
     if scheme.eq_ignore_ascii_case(b"bearer") && same(given.trim_ascii(), token.as_bytes()) {
         return Ok(());
@@ -102,15 +120,21 @@ fn token_rule(token: &str, path: &str, headers: &HeaderMap) -> Result<(), Refusa
             return Ok(());
         }
     }
-    let challenge = if page { "Basic realm=\"forebay: the token as password\"" } else { "Bearer" };
+    let challenge = if page {
+        "Basic realm=\"forebay: the token as password\""
+    } else {
+        "Bearer"
+    };
     let message = "the token of `admin.token` is wanted as `Authorization: Bearer …`";
     Err(Refusal::new(StatusCode::UNAUTHORIZED, "unauthorized", message).challenge(challenge))
 }
 
 /// Compares in a time that tells only the length of the token.
 fn same(given: &[u8], token: &[u8]) -> bool {
-    let differences =
-        given.iter().zip(token).fold(0, |all, (a, b)| std::hint::black_box(all | (a ^ b)));
+    let differences = given
+        .iter()
+        .zip(token)
+        .fold(0, |all, (a, b)| std::hint::black_box(all | (a ^ b)));
     given.len() == token.len() && differences == 0
 }
 
@@ -139,9 +163,16 @@ fn origin_rule(headers: &HeaderMap) -> Result<(), Refusal> {
     if site.is_some_and(|site| site == b"cross-site" || site == b"same-site") {
         return refused();
     }
-    let host = headers.get(HOST).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let host = headers
+        .get(HOST)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
     for origin in headers.get_all(ORIGIN) {
-        match origin.to_str().ok().and_then(|origin| origin.split_once("://")) {
+        match origin
+            .to_str()
+            .ok()
+            .and_then(|origin| origin.split_once("://"))
+        {
             Some((scheme, at)) if without_port(scheme, at) == without_port(scheme, host) => {}
             _ => return refused(),
         }
@@ -151,18 +182,29 @@ fn origin_rule(headers: &HeaderMap) -> Result<(), Refusal> {
 
 /// Lower case, without the scheme's own port.
 fn without_port(scheme: &str, host: &str) -> String {
-    let port = if scheme.eq_ignore_ascii_case("https") { ":443" } else { ":80" };
+    let port = if scheme.eq_ignore_ascii_case("https") {
+        ":443"
+    } else {
+        ":80"
+    };
     host.strip_suffix(port).unwrap_or(host).to_ascii_lowercase()
 }
 
 fn content_type_rule(headers: &HeaderMap) -> Result<(), Refusal> {
-    let given = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let given = headers
+        .get(CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
     let essence = given.split(';').next().unwrap_or_default().trim();
     if essence.eq_ignore_ascii_case("application/json") {
         return Ok(());
     }
     let message = "commands need `content-type: application/json`";
-    Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", message))
+    Err(Refusal::new(
+        StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        "unsupported_media_type",
+        message,
+    ))
 }
 
 #[cfg(test)]
@@ -185,10 +227,21 @@ mod tests {
     #[test]
     fn the_hosts_that_are_ours() {
         let hosts = ["admin.example.com".to_owned()];
-        for ours in ["127.0.0.1", "[::1]", "LOCALHOST", "admin.example.com.", "10.1.2.3"] {
+        for ours in [
+            "127.0.0.1",
+            "[::1]",
+            "LOCALHOST",
+            "admin.example.com.",
+            "10.1.2.3",
+        ] {
             assert!(is_ours(&hosts, ours), "{ours}");
         }
-        for other in ["evil.example", "localhost.evil.example", "127.0.0.1.evil.example", ""] {
+        for other in [
+            "evil.example",
+            "localhost.evil.example",
+            "127.0.0.1.evil.example",
+            "",
+        ] {
             assert!(!is_ours(&hosts, other), "{other}");
         }
     }

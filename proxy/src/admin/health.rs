@@ -35,7 +35,9 @@ pub(super) async fn ready(
     if let Some(name) = query.cluster {
         let snapshot = desk.control.snapshot();
         let Some(cluster) = snapshot.clusters.get(&name) else {
-            return Err(Refusal::not_found("the running configuration has no such cluster"));
+            return Err(Refusal::not_found(
+                "the running configuration has no such cluster",
+            ));
         };
         if cluster.state.endpoints().endpoints.is_empty() {
             return Ok(line(StatusCode::SERVICE_UNAVAILABLE, "no endpoint\n"));
@@ -47,7 +49,11 @@ pub(super) async fn ready(
 /// Prometheus text.
 pub(super) async fn metrics(State(desk): State<Arc<Desk>>) -> Result<Response, Refusal> {
     let metrics = Arc::clone(desk.control.metrics());
-    desk.turns.render("text/plain; version=0.0.4; charset=utf-8", move || metrics.render()).await
+    desk.turns
+        .render("text/plain; version=0.0.4; charset=utf-8", move || {
+            metrics.render()
+        })
+        .await
 }
 
 /// Answers when a drain has ended; starts none.
@@ -59,7 +65,9 @@ pub(super) async fn wait_for_drain(State(desk): State<Arc<Desk>>) -> Result<Resp
 /// Waits for the end of a drain, unless too many already do.
 pub(super) async fn drained(desk: &Desk) -> Result<(), Refusal> {
     let Ok(_place) = desk.waiting.try_acquire() else {
-        return Err(Refusal::overloaded("too many requests wait for the end of a drain"));
+        return Err(Refusal::overloaded(
+            "too many requests wait for the end of a drain",
+        ));
     };
     desk.control.drained().await;
     Ok(())

@@ -30,19 +30,32 @@ pub(super) async fn dashboard(State(desk): State<Arc<Desk>>) -> Result<Response,
     let headers = response.headers_mut();
     headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
     headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
-    headers.insert(HeaderName::from_static("x-frame-options"), HeaderValue::from_static("DENY"));
+    headers.insert(
+        HeaderName::from_static("x-frame-options"),
+        HeaderValue::from_static("DENY"),
+    );
     Ok(response)
 }
 
 /// `/ui/style.css`.
 pub(super) async fn style() -> Response {
-    ([(CONTENT_TYPE, "text/css; charset=utf-8")], include_str!("style.css")).into_response()
+    (
+        [(CONTENT_TYPE, "text/css; charset=utf-8")],
+        include_str!("style.css"),
+    )
+        .into_response()
 }
 
 /// `/ui/refresh.js`.
 pub(super) async fn script() -> Response {
     let content_type = "text/javascript; charset=utf-8";
     ([(CONTENT_TYPE, content_type)], include_str!("refresh.js")).into_response()
+}
+
+/// Drops what nobody reads of RFC 3339: the fraction and the zone, which is always UTC.
+fn short_time(rfc3339: &str) -> String {
+    let seconds = rfc3339.split(['.', 'Z']).next().unwrap_or_default();
+    seconds.replacen('T', " ", 1)
 }
 
 /// Text that is safe between tags and inside quoted attributes.
@@ -95,7 +108,10 @@ fn overview(out: &mut String, control: &Control, status: &Status, snapshot: &Sna
         out.push_str("<p class=\"banner warn\" role=status>Draining: new work is refused.</p>");
     }
     if let Some(error) = &status.last_error {
-        put!(out, "<p class=\"banner bad\" role=alert><b>The last reload was refused.</b> ");
+        put!(
+            out,
+            "<p class=\"banner bad\" role=alert><b>The last reload was refused.</b> "
+        );
         if let Some(file) = &error.file {
             put!(out, "<code>{}", Safe(file));
             for number in [error.line, error.column].into_iter().flatten() {
@@ -103,11 +119,21 @@ fn overview(out: &mut String, control: &Control, status: &Status, snapshot: &Sna
             }
             out.push_str("</code> ");
         }
-        put!(out, "{} <small>{}</small></p>", Safe(&error.message), Safe(&error.at));
+        put!(
+            out,
+            "{} <small>{}</small></p>",
+            Safe(&error.message),
+            Safe(&error.at)
+        );
     }
     out.push_str("<dl>");
     let hash = status.hash.get(..12).unwrap_or(&status.hash);
-    let state = if control.is_draining() { "draining" } else { "serving" };
+    let state = if control.is_draining() {
+        "draining"
+    } else {
+        "serving"
+    };
+    let applied = short_time(&status.applied_at);
     let connections = control.shared().connections();
     let in_flight: u32 = snapshot.clusters.values().map(|c| c.state.requests()).sum();
     let facts: [(&str, &dyn Display); 6] = [
@@ -115,25 +141,44 @@ fn overview(out: &mut String, control: &Control, status: &Status, snapshot: &Sna
         ("Generation", &status.generation),
         ("Connections", &connections),
         ("In flight", &in_flight),
-        ("Applied", &status.applied_at),
+        ("Applied (UTC)", &applied),
         ("Hash", &hash),
     ];
     for (name, value) in facts {
         put!(out, "<div><dt>{name}<dd>{}</div>", Safe(value));
     }
     out.push_str("</dl>");
-    let notes: Vec<&String> = status.warnings.iter().chain(&status.overrides).take(ROWS).collect();
+    let notes: Vec<&String> = status
+        .warnings
+        .iter()
+        .chain(&status.overrides)
+        .take(ROWS)
+        .collect();
     if !notes.is_empty() {
-        put!(out, "<details open><summary>{} warnings</summary><ul>", notes.len());
-        notes.iter().for_each(|note| put!(out, "<li>{}", Safe(note)));
+        put!(
+            out,
+            "<details open><summary>{} warnings</summary><ul>",
+            notes.len()
+        );
+        notes
+            .iter()
+            .for_each(|note| put!(out, "<li>{}", Safe(note)));
         out.push_str("</ul></details>");
     }
-    put!(out, "<p class=quiet>{}</p>", Safe(status.sources.join(", ")));
+    put!(
+        out,
+        "<p class=quiet>{}</p>",
+        Safe(status.sources.join(", "))
+    );
 }
 
 fn routes(out: &mut String, control: &Control, snapshot: &Snapshot) {
     let all = &snapshot.config.routes;
-    put!(out, "<h2 id=routes>Routes <small>{}</small></h2>", all.len());
+    put!(
+        out,
+        "<h2 id=routes>Routes <small>{}</small></h2>",
+        all.len()
+    );
     out.push_str(
         "<div class=wide><table><thead><tr><th>Route<th>Match<th>Action<th class=n>Wanted\
          <th class=n>Observed<th class=share>Share<th class=n>Answers<th>Source</thead>",
@@ -141,8 +186,16 @@ fn routes(out: &mut String, control: &Control, snapshot: &Snapshot) {
     for route in all.iter().take(ROWS) {
         let shares = shares(route, control.metrics());
         let rows = shares.len().max(1);
-        put!(out, "<tbody><tr><th rowspan={rows} scope=rowgroup>{}", Safe(&route.name));
-        put!(out, "<small>{}</small>", Safe(listeners_of(route, snapshot).join(", ")));
+        put!(
+            out,
+            "<tbody><tr><th rowspan={rows} scope=rowgroup>{}",
+            Safe(&route.name)
+        );
+        put!(
+            out,
+            "<small>{}</small>",
+            Safe(listeners_of(route, snapshot).join(", "))
+        );
         put!(out, "<td rowspan={rows}>{}", Safe(matches(route)));
         if route.priority != 0 {
             put!(out, " <small>priority {}</small>", route.priority);
@@ -151,7 +204,9 @@ fn routes(out: &mut String, control: &Control, snapshot: &Snapshot) {
         match &route.action {
             Action::Forward(_) => {}
             Action::Redirect(to) => answers(out, control, route, "redirect", to.status.as_u16()),
-            Action::Respond(fixed) => answers(out, control, route, "respond", fixed.status.as_u16()),
+            Action::Respond(fixed) => {
+                answers(out, control, route, "respond", fixed.status.as_u16())
+            }
         }
         for (index, share) in shares.iter().enumerate() {
             if index > 0 {
@@ -173,12 +228,15 @@ fn routes(out: &mut String, control: &Control, snapshot: &Snapshot) {
 
 fn answers(out: &mut String, control: &Control, route: &Route, action: &str, status: u16) {
     let count = control.metrics().traffic(&route.name, "").answers();
-    put!(out, "<td>{action} {status}<td class=n>–<td class=n>–<td class=share><td class=n>{count}");
+    put!(
+        out,
+        "<td class=w>{action} {status}<td class=n>–<td class=n>–<td class=share><td class=n>{count}"
+    );
 }
 
 fn member(out: &mut String, share: &Share<'_>) {
     let cluster = Safe(&share.member.cluster);
-    put!(out, "<td><a href=\"#c-{cluster}\">{cluster}</a>");
+    put!(out, "<td class=w><a href=\"#c-{cluster}\">{cluster}</a>");
     put!(out, "<td class=n>{}", Percent(share.wanted));
     match share.observed {
         Some(observed) => {
@@ -208,13 +266,20 @@ impl Display for Percent {
 
 fn clusters(out: &mut String, snapshot: &Snapshot) {
     let all = &snapshot.config.clusters;
-    put!(out, "<h2 id=clusters>Clusters <small>{}</small></h2>", all.len());
+    put!(
+        out,
+        "<h2 id=clusters>Clusters <small>{}</small></h2>",
+        all.len()
+    );
     out.push_str(
         "<div class=wide><table><thead><tr><th>Cluster<th>Endpoint<th class=n>Weight<th class=n>In flight\
          <th class=n>Connections<th>Source</thead>",
     );
     let mut left = ROWS;
-    for cluster in all.iter().filter_map(|cluster| snapshot.clusters.get(&cluster.name)) {
+    for cluster in all
+        .iter()
+        .filter_map(|cluster| snapshot.clusters.get(&cluster.name))
+    {
         if left == 0 {
             break;
         }
@@ -229,23 +294,47 @@ fn cluster_rows(out: &mut String, cluster: &ClusterView, left: &mut usize) {
     let shown = set.endpoints.len().min(*left);
     *left = left.saturating_sub(shown.max(1));
     let (name, rows) = (Safe(&cluster.config.name), shown + 1);
-    put!(out, "<tbody><tr id=\"c-{name}\"><th rowspan={rows} scope=rowgroup>{name}");
+    put!(
+        out,
+        "<tbody><tr id=\"c-{name}\"><th rowspan={rows} scope=rowgroup>{name}"
+    );
     let kind = describe::server_kind(cluster.config.server);
     let protocol = describe::upstream_protocol(cluster.config.protocol);
-    let tls = if cluster.config.tls.is_some() { ", TLS" } else { "" };
+    let tls = if cluster.config.tls.is_some() {
+        ", TLS"
+    } else {
+        ""
+    };
     put!(out, "<small>{kind}, {protocol}{tls}</small>");
     let count = set.endpoints.len();
     let class = if count == 0 { "bad" } else { "quiet" };
-    put!(out, "<td class={class}>{count} endpoint{}", if count == 1 { "" } else { "s" });
-    put!(out, "<td class=n><td class=n><b>{}</b>", cluster.state.requests());
+    put!(
+        out,
+        "<td class={class}>{count} endpoint{}",
+        if count == 1 { "" } else { "s" }
+    );
+    put!(
+        out,
+        "<td class=n><td class=n><b>{}</b>",
+        cluster.state.requests()
+    );
     put!(out, "<td class=n><b>{}</b>", cluster.state.connections());
-    put!(out, "<td rowspan={rows} class=quiet>{}", Safe(place(&cluster.config.position)));
+    put!(
+        out,
+        "<td rowspan={rows} class=quiet>{}",
+        Safe(place(&cluster.config.position))
+    );
     for endpoint in set.endpoints.iter().take(shown) {
         put!(out, "<tr><td><code>{}</code>", Safe(&endpoint.label));
         if endpoint.host.parse::<std::net::IpAddr>().is_err() {
             put!(out, " <small>{}</small>", Safe(&endpoint.host));
         }
-        put!(out, "<td class=n>{}<td class=n>{}", endpoint.weight, endpoint.in_flight());
+        put!(
+            out,
+            "<td class=n>{}<td class=n>{}",
+            endpoint.weight,
+            endpoint.in_flight()
+        );
         put!(out, "<td class=n>{}", endpoint.connections());
     }
     out.push_str("</tbody>");
@@ -253,7 +342,10 @@ fn cluster_rows(out: &mut String, cluster: &ClusterView, left: &mut usize) {
 
 fn rest(out: &mut String, count: usize, path: &str) {
     if count > ROWS {
-        put!(out, "<p class=quiet>The first {ROWS} are shown; <a href=\"../{path}\">all</a>.</p>");
+        put!(
+            out,
+            "<p class=quiet>The first {ROWS} are shown; <a href=\"../{path}\">all</a>.</p>"
+        );
     }
 }
 
@@ -263,7 +355,12 @@ fn matches(route: &Route) -> String {
         return "everything".to_owned();
     }
     let shown: Vec<String> = route.matches.iter().take(8).map(condition).collect();
-    shown.join(" or ") + if route.matches.len() > 8 { " or …" } else { "" }
+    shown.join(" or ")
+        + if route.matches.len() > 8 {
+            " or …"
+        } else {
+            ""
+        }
 }
 
 /// Values of headers and cookies may be secrets: only their names are shown.
@@ -275,11 +372,30 @@ fn condition(condition: &Match) -> String {
         PathMatch::Prefix(prefix) => format!("{prefix}/…"),
         PathMatch::Regex(regex) => format!("~ {}", describe::unanchored(regex.as_str())),
     }));
-    let headers = condition.headers.iter().map(|(name, value)| (name.as_str(), value));
+    let headers = condition
+        .headers
+        .iter()
+        .map(|(name, value)| (name.as_str(), value));
     parts.extend(named("header", headers));
-    parts.extend(named("query", condition.query.iter().map(|(name, value)| (name.as_str(), value))));
-    parts.extend(named("cookie", condition.cookies.iter().map(|(name, value)| (name.as_str(), value))));
-    if parts.is_empty() { "everything".to_owned() } else { parts.join(" ") }
+    parts.extend(named(
+        "query",
+        condition
+            .query
+            .iter()
+            .map(|(name, value)| (name.as_str(), value)),
+    ));
+    parts.extend(named(
+        "cookie",
+        condition
+            .cookies
+            .iter()
+            .map(|(name, value)| (name.as_str(), value)),
+    ));
+    if parts.is_empty() {
+        "everything".to_owned()
+    } else {
+        parts.join(" ")
+    }
 }
 
 fn named<'a>(

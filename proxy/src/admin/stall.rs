@@ -27,7 +27,12 @@ pin_project! {
 
 impl<S> Stalling<S> {
     pub(super) fn new(inner: S, period: Duration) -> Self {
-        Self { inner, period, taken: None, clock: sleep_until(Instant::now()) }
+        Self {
+            inner,
+            period,
+            taken: None,
+            clock: sleep_until(Instant::now()),
+        }
     }
 }
 
@@ -73,7 +78,11 @@ impl<S: AsyncRead> AsyncRead for Stalling<S> {
 }
 
 impl<S: AsyncWrite> AsyncWrite for Stalling<S> {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         self.watch(cx, |inner, cx| inner.poll_write(cx, bytes), |&n| Some(n))
     }
 
@@ -82,7 +91,11 @@ impl<S: AsyncWrite> AsyncWrite for Stalling<S> {
         cx: &mut Context<'_>,
         parts: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.watch(cx, |inner, cx| inner.poll_write_vectored(cx, parts), |&n| Some(n))
+        self.watch(
+            cx,
+            |inner, cx| inner.poll_write_vectored(cx, parts),
+            |&n| Some(n),
+        )
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -106,7 +119,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_peer_that_reads_nothing_is_cut() {
         let (near, _far) = tokio::io::duplex(1024);
-        let mut near = Stalling::new(near, Duration::from_secs(10));
+        let mut near = Box::pin(Stalling::new(near, Duration::from_secs(10)));
         let began = Instant::now();
         let error = near.write_all(&[0; 4096]).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
@@ -117,7 +130,7 @@ mod tests {
     async fn a_peer_that_trickles_is_cut_and_a_steady_one_is_not() {
         for (portion, served) in [(1, false), (4096, true)] {
             let (near, mut far) = tokio::io::duplex(1024);
-            let mut near = Stalling::new(near, Duration::from_secs(10));
+            let mut near = Box::pin(Stalling::new(near, Duration::from_secs(10)));
             let reading = tokio::spawn(async move {
                 let mut buffer = vec![0; portion];
                 while far.read(&mut buffer).await.is_ok_and(|n| n > 0) {

@@ -60,7 +60,11 @@ impl Stage {
             admin: "127.0.0.1:9901".parse().unwrap(),
             probes: None,
         });
-        Self { control, file, _directory: directory }
+        Self {
+            control,
+            file,
+            _directory: directory,
+        }
     }
 
     pub(super) fn api(&self) -> Router {
@@ -95,7 +99,10 @@ impl Answer {
     }
 
     pub(super) fn header(&self, name: &str) -> &str {
-        self.headers.get(name).map(|value| value.to_str().unwrap()).unwrap_or_default()
+        self.headers
+            .get(name)
+            .map(|value| value.to_str().unwrap())
+            .unwrap_or_default()
     }
 }
 
@@ -117,7 +124,11 @@ pub(super) async fn send(
     let request = request.body(Body::from(body.to_owned())).unwrap();
     let (head, body) = router.clone().oneshot(request).await.unwrap().into_parts();
     let body = body.collect().await.unwrap().to_bytes();
-    Answer { status: head.status, headers: head.headers, body }
+    Answer {
+        status: head.status,
+        headers: head.headers,
+        body,
+    }
 }
 
 pub(super) async fn get(router: &Router, path: &str) -> Answer {
@@ -125,5 +136,12 @@ pub(super) async fn get(router: &Router, path: &str) -> Answer {
 }
 
 pub(super) async fn post(router: &Router, path: &str, body: &str) -> Answer {
-    send(router, Method::POST, path, &[("content-type", "application/json")], body).await
+    send(
+        router,
+        Method::POST,
+        path,
+        &[("content-type", "application/json")],
+        body,
+    )
+    .await
 }

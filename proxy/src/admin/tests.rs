@@ -24,17 +24,42 @@ const JSON: (&str, &str) = ("content-type", "application/json");
 async fn only_names_that_are_ours_are_served() {
     let stage = Stage::new(PLAIN).await;
     let api = stage.api();
-    for host in ["127.0.0.1:9901", "[::1]:9901", "localhost", "LOCALHOST:1", "10.0.0.1", "admin.example.com:9901"] {
+    for host in [
+        "127.0.0.1:9901",
+        "[::1]:9901",
+        "localhost",
+        "LOCALHOST:1",
+        "10.0.0.1",
+        "admin.example.com:9901",
+    ] {
         let answer = send(&api, Method::GET, "/livez", &[("host", host)], "").await;
         assert_eq!(answer.status, StatusCode::OK, "{host}");
     }
     for path in ["/livez", "/api/config", "/nothing"] {
-        let answer = send(&api, Method::GET, path, &[("host", "rebound.example:9901")], "").await;
-        assert_eq!((answer.status, &*answer.code()), (StatusCode::MISDIRECTED_REQUEST, "misdirected"));
+        let answer = send(
+            &api,
+            Method::GET,
+            path,
+            &[("host", "rebound.example:9901")],
+            "",
+        )
+        .await;
+        assert_eq!(
+            (answer.status, &*answer.code()),
+            (StatusCode::MISDIRECTED_REQUEST, "misdirected")
+        );
     }
-    for hosts in [&[("host", "")][..], &[("host", "a b")], &[("host", "127.0.0.1"), ("host", "127.0.0.1")]] {
+    for hosts in [
+        &[("host", "")][..],
+        &[("host", "a b")],
+        &[("host", "127.0.0.1"), ("host", "127.0.0.1")],
+    ] {
         let answer = send(&api, Method::GET, "/livez", hosts, "").await;
-        assert_eq!((answer.status, &*answer.code()), (StatusCode::BAD_REQUEST, "bad_host"), "{hosts:?}");
+        assert_eq!(
+            (answer.status, &*answer.code()),
+            (StatusCode::BAD_REQUEST, "bad_host"),
+            "{hosts:?}"
+        );
     }
     let answer = get(&api, "http://rebound.example/livez").await;
     assert_eq!(answer.status, StatusCode::MISDIRECTED_REQUEST);
@@ -44,7 +69,9 @@ async fn only_names_that_are_ours_are_served() {
 async fn every_command_is_refused_across_sites_and_without_its_content_type() {
     let stage = Stage::new(PLAIN).await;
     let api = stage.api();
-    let commands = super::routes().into_iter().filter(|(_, method, _)| method == Method::POST);
+    let commands = super::routes()
+        .into_iter()
+        .filter(|(_, method, _)| method == Method::POST);
     let mut seen = 0;
     for (path, ..) in commands {
         seen += 1;
@@ -57,15 +84,31 @@ async fn every_command_is_refused_across_sites_and_without_its_content_type() {
         ];
         for header in strange {
             let answer = send(&api, Method::POST, path, &[JSON, header], "{}").await;
-            assert_eq!((answer.status, &*answer.code()), (StatusCode::FORBIDDEN, "cross_site"), "{header:?}");
+            assert_eq!(
+                (answer.status, &*answer.code()),
+                (StatusCode::FORBIDDEN, "cross_site"),
+                "{header:?}"
+            );
         }
-        for headers in [&[][..], &[("content-type", "text/plain")], &[("content-type", "application/x-www-form-urlencoded")]] {
+        for headers in [
+            &[][..],
+            &[("content-type", "text/plain")],
+            &[("content-type", "application/x-www-form-urlencoded")],
+        ] {
             let answer = send(&api, Method::POST, path, headers, "{}").await;
-            assert_eq!(answer.status, StatusCode::UNSUPPORTED_MEDIA_TYPE, "{headers:?}");
+            assert_eq!(
+                answer.status,
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "{headers:?}"
+            );
         }
     }
     assert!(seen >= 2 && !stage.control.is_draining());
-    let own = [("origin", "http://127.0.0.1:9901"), ("sec-fetch-site", "same-origin"), ("content-type", "Application/JSON; charset=utf-8")];
+    let own = [
+        ("origin", "http://127.0.0.1:9901"),
+        ("sec-fetch-site", "same-origin"),
+        ("content-type", "Application/JSON; charset=utf-8"),
+    ];
     let answer = send(&api, Method::POST, "/api/reload", &own, "").await;
     assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
 }
@@ -75,20 +118,45 @@ async fn a_token_is_wanted_for_everything_but_health() {
     let stage = Stage::new(TOKEN).await;
     let api = stage.api();
     for (path, method, _) in super::routes() {
-        let answer = send(&api, method, path, &[JSON, ("authorization", "Bearer wrong")], "{}").await;
+        let answer = send(
+            &api,
+            method,
+            path,
+            &[JSON, ("authorization", "Bearer wrong")],
+            "{}",
+        )
+        .await;
         let open = ["/livez", "/readyz"].contains(&path);
-        let expected = if open { StatusCode::OK } else { StatusCode::UNAUTHORIZED };
+        let expected = if open {
+            StatusCode::OK
+        } else {
+            StatusCode::UNAUTHORIZED
+        };
         assert_eq!(answer.status, expected, "{path}");
         assert_eq!(answer.header("www-authenticate").is_empty(), open, "{path}");
     }
     assert_eq!(get(&api, "/nothing").await.status, StatusCode::UNAUTHORIZED);
     let bearer = ("authorization", "bearer a-long-enough-token-for-everyone");
-    assert_eq!(send(&api, Method::GET, "/api/config", &[bearer], "").await.status, StatusCode::OK);
+    assert_eq!(
+        send(&api, Method::GET, "/api/config", &[bearer], "")
+            .await
+            .status,
+        StatusCode::OK
+    );
     // x:a-long-enough-token-for-everyone
-    let basic = ("authorization", "Basic eDphLWxvbmctZW5vdWdoLXRva2VuLWZvci1ldmVyeW9uZQ==");
-    assert_eq!(send(&api, Method::GET, "/ui/", &[basic], "").await.status, StatusCode::OK);
+    let basic = (
+        "authorization",
+        "Basic eDphLWxvbmctZW5vdWdoLXRva2VuLWZvci1ldmVyeW9uZQ==",
+    );
+    assert_eq!(
+        send(&api, Method::GET, "/ui/", &[basic], "").await.status,
+        StatusCode::OK
+    );
     let answer = send(&api, Method::POST, "/api/drain", &[basic, JSON], "{}").await;
-    assert_eq!((answer.status, answer.header("www-authenticate")), (StatusCode::UNAUTHORIZED, "Bearer"));
+    assert_eq!(
+        (answer.status, answer.header("www-authenticate")),
+        (StatusCode::UNAUTHORIZED, "Bearer")
+    );
     assert!(!stage.control.is_draining());
 }
 
@@ -103,11 +171,19 @@ async fn probes_serve_health_and_metrics_and_nothing_else() {
     let open = ["/livez", "/readyz", "/metrics", "/wait-for-drain"];
     for (path, method, _) in super::routes() {
         if !open.contains(&path) {
-            assert_eq!(send(&probes, method, path, &[JSON], "{}").await.status, StatusCode::NOT_FOUND, "{path}");
+            assert_eq!(
+                send(&probes, method, path, &[JSON], "{}").await.status,
+                StatusCode::NOT_FOUND,
+                "{path}"
+            );
         }
     }
     for path in open {
-        assert_eq!(post(&probes, path, "{}").await.status, StatusCode::NOT_FOUND, "{path}");
+        assert_eq!(
+            post(&probes, path, "{}").await.status,
+            StatusCode::NOT_FOUND,
+            "{path}"
+        );
     }
     assert!(!stage.control.is_draining());
 }
@@ -117,12 +193,24 @@ async fn readiness_can_ask_for_a_cluster() {
     let stage = Stage::new(PLAIN).await;
     let api = stage.api();
     assert_eq!(get(&api, "/readyz?cluster=a").await.status, StatusCode::OK);
-    assert_eq!(get(&api, "/readyz?cluster=b").await.status, StatusCode::SERVICE_UNAVAILABLE);
-    assert_eq!(get(&api, "/readyz?cluster=none").await.status, StatusCode::NOT_FOUND);
-    assert_eq!(get(&api, "/readyz?cluser=a").await.status, StatusCode::BAD_REQUEST);
+    assert_eq!(
+        get(&api, "/readyz?cluster=b").await.status,
+        StatusCode::SERVICE_UNAVAILABLE
+    );
+    assert_eq!(
+        get(&api, "/readyz?cluster=none").await.status,
+        StatusCode::NOT_FOUND
+    );
+    assert_eq!(
+        get(&api, "/readyz?cluser=a").await.status,
+        StatusCode::BAD_REQUEST
+    );
     stage.control.drain(Some(std::time::Duration::ZERO), None);
     let answer = get(&api, "/readyz").await;
-    assert_eq!((answer.status, answer.text()), (StatusCode::SERVICE_UNAVAILABLE, "draining\n"));
+    assert_eq!(
+        (answer.status, answer.text()),
+        (StatusCode::SERVICE_UNAVAILABLE, "draining\n")
+    );
     assert_eq!(get(&api, "/livez").await.status, StatusCode::OK);
 }
 
@@ -134,21 +222,38 @@ async fn the_api_shows_the_running_snapshot_without_secrets() {
     assert!(!config.text().contains("hunter2"));
     assert_eq!(config.json()["routes"][0]["split"][1]["weight"], 3);
     let status = get(&api, "/api/config/status").await.json();
-    assert_eq!((&status["generation"], &status["last_error"]), (&json!(1), &Value::Null));
-    stage.control.metrics().traffic("r", "a").worker(0).answered(200);
+    assert_eq!(
+        (&status["generation"], &status["last_error"]),
+        (&json!(1), &Value::Null)
+    );
+    stage
+        .control
+        .metrics()
+        .traffic("r", "a")
+        .worker(0)
+        .answered(200);
     let routes = get(&api, "/api/routes").await;
     assert!(!routes.text().contains("hunter2"));
     let route = &routes.json()["routes"][0];
-    let member = json!({"cluster": "a", "weight": 1, "share": 0.25, "requests": 1, "observed_share": 1.0});
+    let member =
+        json!({"cluster": "a", "weight": 1, "share": 0.25, "requests": 1, "observed_share": 1.0});
     assert_eq!(route["action"]["members"][0], member);
     assert_eq!(route["listeners"], json!(["main"]));
-    assert!(route["source"].as_str().unwrap().ends_with("forebay.yaml:4"));
+    assert!(
+        route["source"]
+            .as_str()
+            .unwrap()
+            .ends_with("forebay.yaml:4")
+    );
     let clusters = get(&api, "/api/clusters").await.json();
     let endpoint = json!({"address": "127.0.0.1:8001", "host": "127.0.0.1", "weight": 1, "in_flight": 0, "connections": 0, "healthy": true});
     assert_eq!(clusters["clusters"][0]["endpoints"][0], endpoint);
     assert_eq!(clusters["clusters"][1]["endpoints"], json!([]));
     let metrics = get(&api, "/metrics").await;
-    assert_eq!(metrics.header("content-type"), "text/plain; version=0.0.4; charset=utf-8");
+    assert_eq!(
+        metrics.header("content-type"),
+        "text/plain; version=0.0.4; charset=utf-8"
+    );
     assert!(metrics.text().contains("forebay_config_generation 1"));
 }
 
@@ -158,16 +263,33 @@ async fn a_refused_reload_says_why_and_changes_nothing() {
     let api = stage.api();
     std::fs::write(&stage.file, PLAIN.replace("respond", "responds")).unwrap();
     let answer = post(&api, "/api/reload", "").await;
-    assert_eq!((answer.status, &*answer.code()), (StatusCode::UNPROCESSABLE_ENTITY, "invalid_config"));
+    assert_eq!(
+        (answer.status, &*answer.code()),
+        (StatusCode::UNPROCESSABLE_ENTITY, "invalid_config")
+    );
     let error = &answer.json()["error"];
-    assert_eq!((&error["line"], &error["diagnostics"][0]["position"]["line"]), (&json!(5), &json!(5)));
-    assert_eq!(get(&api, "/api/config/status").await.json()["last_error"]["line"], 5);
-    assert!(get(&api, "/ui/").await.text().contains("The last reload was refused"));
+    assert_eq!(
+        (&error["line"], &error["diagnostics"][0]["position"]["line"]),
+        (&json!(5), &json!(5))
+    );
+    assert_eq!(
+        get(&api, "/api/config/status").await.json()["last_error"]["line"],
+        5
+    );
+    assert!(
+        get(&api, "/ui/")
+            .await
+            .text()
+            .contains("The last reload was refused")
+    );
     std::fs::remove_file(&stage.file).unwrap();
     assert_eq!(post(&api, "/api/reload", "{}").await.code(), "unreadable");
     std::fs::write(&stage.file, PLAIN).unwrap();
     let answer = post(&api, "/api/reload", "{}").await;
-    assert_eq!((answer.status, &answer.json()["generation"]), (StatusCode::OK, &json!(2)));
+    assert_eq!(
+        (answer.status, &answer.json()["generation"]),
+        (StatusCode::OK, &json!(2))
+    );
     assert_eq!(answer.json()["last_error"], Value::Null);
 }
 
@@ -176,15 +298,27 @@ async fn a_drain_is_begun_or_waited_for() {
     let stage = Stage::new(PLAIN).await;
     let api = stage.api();
     for body in [r#"{"delay":"soon"}"#, r#"{"dealy":"0s"}"#, "[]", "{"] {
-        assert_eq!(post(&api, "/api/drain", body).await.code(), "bad_request", "{body}");
+        assert_eq!(
+            post(&api, "/api/drain", body).await.code(),
+            "bad_request",
+            "{body}"
+        );
     }
     assert!(!stage.control.is_draining());
     let waiting = tokio::spawn({
         let probes = stage.probes();
         async move { get(&probes, "/wait-for-drain").await.status }
     });
-    let answer = post(&api, "/api/drain?wait=true", r#"{"delay":"0s","timeout":"10s"}"#).await;
-    assert_eq!((answer.status, &answer.json()["drained"]), (StatusCode::ACCEPTED, &json!(true)));
+    let answer = post(
+        &api,
+        "/api/drain?wait=true",
+        r#"{"delay":"0s","timeout":"10s"}"#,
+    )
+    .await;
+    assert_eq!(
+        (answer.status, &answer.json()["drained"]),
+        (StatusCode::ACCEPTED, &json!(true))
+    );
     assert_eq!(waiting.await.unwrap(), StatusCode::OK);
     assert_eq!(post(&api, "/api/reload", "{}").await.code(), "draining");
 }
@@ -205,9 +339,15 @@ async fn wrong_methods_and_addresses_are_told_as_json() {
         assert_eq!(get(&api, path).await.code(), "not_found", "{path}");
     }
     let answer = get(&api, "/api/reload").await;
-    assert_eq!((answer.status, answer.header("allow")), (StatusCode::METHOD_NOT_ALLOWED, "POST"));
+    assert_eq!(
+        (answer.status, answer.header("allow")),
+        (StatusCode::METHOD_NOT_ALLOWED, "POST")
+    );
     let answer = send(&api, Method::DELETE, "/api/config", &[], "").await;
-    assert_eq!((answer.status, answer.header("allow")), (StatusCode::METHOD_NOT_ALLOWED, "GET,HEAD"));
+    assert_eq!(
+        (answer.status, answer.header("allow")),
+        (StatusCode::METHOD_NOT_ALLOWED, "GET,HEAD")
+    );
     assert_eq!(answer.code(), "method_not_allowed");
     assert_eq!(answer.header("cache-control"), "no-store");
     assert_eq!(answer.header("x-content-type-options"), "nosniff");
@@ -218,9 +358,16 @@ async fn the_dashboard_is_small_strict_and_safe() {
     let stage = Stage::new(&PLAIN.replace("exact: /ping", "exact: '/<script>'")).await;
     let api = stage.api();
     let page = get(&api, "/ui/").await;
-    assert!(page.text().contains("/&lt;script&gt;") || !page.text().contains("<script>"), "{}", page.text());
+    assert!(
+        page.text().contains("/&lt;script&gt;") || !page.text().contains("<script>"),
+        "{}",
+        page.text()
+    );
     assert!(!page.text().contains("hunter2"));
-    assert!(page.header("content-security-policy").starts_with("default-src 'none'"));
+    assert!(
+        page.header("content-security-policy")
+            .starts_with("default-src 'none'")
+    );
     let assets = ["/ui/style.css", "/ui/refresh.js"];
     let mut size = page.body.len();
     for path in assets {
@@ -231,7 +378,10 @@ async fn the_dashboard_is_small_strict_and_safe() {
     assert!(size < 50_000, "{size}");
     for path in ["/", "/ui"] {
         let answer = get(&api, path).await;
-        assert_eq!((answer.status, answer.header("location")), (StatusCode::PERMANENT_REDIRECT, "/ui/"));
+        assert_eq!(
+            (answer.status, answer.header("location")),
+            (StatusCode::PERMANENT_REDIRECT, "/ui/")
+        );
     }
 }
 
@@ -242,7 +392,11 @@ fn each_route_is_in_the_openapi_file_and_back() {
     let described: BTreeSet<(String, String)> = paths
         .iter()
         .flat_map(|(path, methods)| {
-            methods.as_object().unwrap().keys().map(move |method| (path.clone(), method.to_uppercase()))
+            methods
+                .as_object()
+                .unwrap()
+                .keys()
+                .map(move |method| (path.clone(), method.to_uppercase()))
         })
         .collect();
     let served: BTreeSet<(String, String)> = super::routes()

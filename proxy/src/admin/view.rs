@@ -17,7 +17,9 @@ use crate::snapshot::{ClusterView, Snapshot};
 /// The configuration that serves, without secrets.
 pub(super) async fn config(State(desk): State<Arc<Desk>>) -> Result<Response, Refusal> {
     let snapshot = desk.control.snapshot();
-    desk.turns.json(move || describe::config(&snapshot.config)).await
+    desk.turns
+        .json(move || describe::config(&snapshot.config))
+        .await
 }
 
 /// Generation, sources, warnings and the last error.
@@ -46,7 +48,9 @@ pub(super) async fn clusters(State(desk): State<Arc<Desk>>) -> Result<Response, 
     desk.turns
         .json(move || {
             let configured = snapshot.config.clusters.iter();
-            let clusters = configured.filter_map(|c| snapshot.clusters.get(&c.name)).map(|c| cluster_json(c));
+            let clusters = configured
+                .filter_map(|c| snapshot.clusters.get(&c.name))
+                .map(|c| cluster_json(c));
             json!({ "generation": snapshot.generation, "clusters": clusters.collect::<Vec<_>>() })
         })
         .await
@@ -66,10 +70,14 @@ pub(super) struct Share<'a> {
 
 /// Returns the members of a route's split; empty when it forwards nothing.
 pub(super) fn shares<'a>(route: &'a Route, metrics: &Metrics) -> Vec<Share<'a>> {
-    let Action::Forward(members) = &route.action else { return Vec::new() };
+    let Action::Forward(members) = &route.action else {
+        return Vec::new();
+    };
     let weights: f64 = members.iter().map(|member| f64::from(member.weight)).sum();
-    let counts: Vec<u64> =
-        members.iter().map(|member| metrics.traffic(&route.name, &member.cluster).answers()).collect();
+    let counts: Vec<u64> = members
+        .iter()
+        .map(|member| metrics.traffic(&route.name, &member.cluster).answers())
+        .collect();
     let all: u64 = counts.iter().sum();
     let share = |(member, requests): (&'a Member, u64)| Share {
         member,

@@ -87,7 +87,11 @@ impl fmt::Display for ClientError {
             Self::Unreachable(message) | Self::Cut(message) => f.write_str(message),
             Self::Refused(status, answer) => {
                 let message = answer["error"]["message"].as_str().unwrap_or("no message");
-                write!(f, "the proxy answered {status}: {}", super::table::clean(message))
+                write!(
+                    f,
+                    "the proxy answered {status}: {}",
+                    super::table::clean(message)
+                )
             }
         }
     }
@@ -119,18 +123,35 @@ impl Client {
     ///
     /// The address is no URL, or the configuration cannot be loaded.
     pub fn new(args: &AdminArgs) -> Result<Self, ClientError> {
-        let found = if args.config.is_empty() { Found::default() } else { from_config(&args.config)? };
+        let found = if args.config.is_empty() {
+            Found::default()
+        } else {
+            from_config(&args.config)?
+        };
         let environment = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-        let url = args.admin.clone().or(found.url).or_else(|| environment("FOREBAY_ADMIN"));
+        let url = args
+            .admin
+            .clone()
+            .or(found.url)
+            .or_else(|| environment("FOREBAY_ADMIN"));
         let (url, authority) = parse_url(url.as_deref().unwrap_or(DEFAULT))?;
-        let token = args.token.clone().or(found.token).or_else(|| environment("FOREBAY_TOKEN"));
+        let token = args
+            .token
+            .clone()
+            .or(found.token)
+            .or_else(|| environment("FOREBAY_TOKEN"));
         let tls = (url.scheme_str() == Some("https")).then(|| ClientTls {
             server_name: None,
             ca: args.ca.clone().or(found.ca),
             certificate: args.certificate.clone(),
             key: args.key.clone(),
         });
-        Ok(Self { url, authority, token, tls })
+        Ok(Self {
+            url,
+            authority,
+            token,
+            tls,
+        })
     }
 
     /// Asks for JSON.
@@ -139,7 +160,8 @@ impl Client {
     ///
     /// See [`ClientError`].
     pub async fn get(&self, path: &str) -> Result<Value, ClientError> {
-        self.within(ANSWER, self.call(Method::GET, path, None)).await
+        self.within(ANSWER, self.call(Method::GET, path, None))
+            .await
     }
 
     /// Sends a command and waits for its answer as long as it takes.
@@ -162,7 +184,12 @@ impl Client {
         })
     }
 
-    async fn call(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value, ClientError> {
+    async fn call(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<Value, ClientError> {
         let request = self.request(method, path, body)?;
         let stream = self.within(CONNECT, self.connect()).await?;
         match &self.tls {
@@ -187,27 +214,41 @@ impl Client {
             .header(USER_AGENT, concat!("forebay/", env!("CARGO_PKG_VERSION")));
         if let Some(token) = &self.token {
             let value = HeaderValue::from_str(&format!("Bearer {token}"));
-            let mut value = value.map_err(|_| unreachable("the token holds characters that cannot be sent"))?;
+            let mut value =
+                value.map_err(|_| unreachable("the token holds characters that cannot be sent"))?;
             value.set_sensitive(true);
             request = request.header(AUTHORIZATION, value);
         }
         if body.is_some() {
             request = request.header(CONTENT_TYPE, "application/json");
         }
-        let bytes = body.map(|body| Bytes::from(body.to_string())).unwrap_or_default();
-        request.body(Full::new(bytes)).map_err(|error| unreachable(error.to_string()))
+        let bytes = body
+            .map(|body| Bytes::from(body.to_string()))
+            .unwrap_or_default();
+        request
+            .body(Full::new(bytes))
+            .map_err(|error| unreachable(error.to_string()))
     }
 
     async fn connect(&self) -> Result<TcpStream, ClientError> {
         let host = self.url.host().unwrap_or_default();
-        let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-        let port = self.url.port_u16().unwrap_or(if self.tls.is_some() { 443 } else { 80 });
-        TcpStream::connect((host, port)).await.map_err(|error| match error.kind() {
-            std::io::ErrorKind::ConnectionRefused => {
-                unreachable(format!("no proxy answers at {}: is it running?", self.shown()))
-            }
-            _ => unreachable(format!("cannot connect to {}: {error}", self.shown())),
-        })
+        let host = host
+            .strip_prefix('[')
+            .and_then(|host| host.strip_suffix(']'))
+            .unwrap_or(host);
+        let port = self
+            .url
+            .port_u16()
+            .unwrap_or(if self.tls.is_some() { 443 } else { 80 });
+        TcpStream::connect((host, port))
+            .await
+            .map_err(|error| match error.kind() {
+                std::io::ErrorKind::ConnectionRefused => unreachable(format!(
+                    "no proxy answers at {}: is it running?",
+                    self.shown()
+                )),
+                _ => unreachable(format!("cannot connect to {}: {error}", self.shown())),
+            })
     }
 
     async fn secure(
@@ -216,8 +257,8 @@ impl Client {
         wanted: &ClientTls,
     ) -> Result<impl AsyncRead + AsyncWrite + Unpin + Send + 'static, ClientError> {
         let host = self.url.host().unwrap_or_default();
-        let name: ServerName<'static> =
-            tls::client::server_name(wanted, host).map_err(|error| unreachable(error.to_string()))?;
+        let name: ServerName<'static> = tls::client::server_name(wanted, host)
+            .map_err(|error| unreachable(error.to_string()))?;
         let config = tls::client::client_config(wanted, tls::ALPN_HTTP1)
             .map_err(|error| unreachable(error.to_string()))?;
         let connector = tokio_rustls::TlsConnector::from(Arc::clone(&config));
@@ -225,20 +266,31 @@ impl Client {
         connector.connect(name, stream).await.map_err(failed)
     }
 
-    async fn exchange<S>(&self, stream: S, request: Request<Full<Bytes>>) -> Result<Value, ClientError>
+    async fn exchange<S>(
+        &self,
+        stream: S,
+        request: Request<Full<Bytes>>,
+    ) -> Result<Value, ClientError>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let cut = |error: &dyn fmt::Display| {
-            ClientError::Cut(format!("{} ended the connection without an answer: {error}", self.shown()))
+            ClientError::Cut(format!(
+                "{} ended the connection without an answer: {error}",
+                self.shown()
+            ))
         };
-        let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| cut(&e))?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(|e| cut(&e))?;
         let connection = tokio::spawn(connection);
         let answer = async {
             let response = sender.send_request(request).await.map_err(|e| cut(&e))?;
             let status = response.status();
-            let body = Limited::new(response.into_body(), ANSWER_MAX).collect().await.map_err(|e| cut(&e))?;
+            let body = Limited::new(response.into_body(), ANSWER_MAX)
+                .collect()
+                .await
+                .map_err(|e| cut(&e))?;
             Ok((status, body.to_bytes()))
         }
         .await;
@@ -246,16 +298,21 @@ impl Client {
         let (status, body) = answer?;
         let value: Value = serde_json::from_slice(&body).unwrap_or(Value::Null);
         match (status.is_success(), value) {
-            (true, Value::Null) => {
-                Err(unreachable(format!("{} answers, but it is no admin API of Forebay", self.shown())))
-            }
+            (true, Value::Null) => Err(unreachable(format!(
+                "{} answers, but it is no admin API of Forebay",
+                self.shown()
+            ))),
             (true, value) => Ok(value),
             (false, value) => Err(ClientError::Refused(status, value)),
         }
     }
 
     fn shown(&self) -> String {
-        format!("{}://{}", self.url.scheme_str().unwrap_or("http"), self.authority)
+        format!(
+            "{}://{}",
+            self.url.scheme_str().unwrap_or("http"),
+            self.authority
+        )
     }
 }
 
@@ -265,13 +322,23 @@ fn unreachable(message: impl Into<String>) -> ClientError {
 
 /// Returns the URL and what `Host` will be.
 fn parse_url(text: &str) -> Result<(Uri, String), ClientError> {
-    let full = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
-    let wrong = |why: &str| unreachable(format!("`{text}` is no admin address: {why}; for example {DEFAULT}"));
+    let full = if text.contains("://") {
+        text.to_owned()
+    } else {
+        format!("http://{text}")
+    };
+    let wrong = |why: &str| {
+        unreachable(format!(
+            "`{text}` is no admin address: {why}; for example {DEFAULT}"
+        ))
+    };
     let url: Uri = full.parse().map_err(|_| wrong("it is no URL"))?;
     if !matches!(url.scheme_str(), Some("http" | "https")) {
         return Err(wrong("it starts with neither http:// nor https://"));
     }
-    let Some(authority) = url.authority() else { return Err(wrong("the host is missing")) };
+    let Some(authority) = url.authority() else {
+        return Err(wrong("the host is missing"));
+    };
     if authority.as_str().contains('@') {
         return Err(wrong("a user name has no meaning here"));
     }
@@ -284,7 +351,10 @@ fn from_config(paths: &[PathBuf]) -> Result<Found, ClientError> {
     let admin = loaded.config.admin;
     let scheme = if admin.tls.is_some() { "https" } else { "http" };
     // Our own certificate is trusted as it is: `--ca` is only needed when it is not in the file.
-    let ca = admin.tls.and_then(|tls| tls.certificates.into_iter().next()).map(|pair| pair.certificate);
+    let ca = admin
+        .tls
+        .and_then(|tls| tls.certificates.into_iter().next())
+        .map(|pair| pair.certificate);
     Ok(Found {
         url: Some(format!("{scheme}://{}", reachable(admin.address))),
         token: admin.token.map(|token| token.0),
@@ -311,23 +381,45 @@ mod tests {
         assert_eq!(parse_url("10.0.0.1:9901").unwrap().1, "10.0.0.1:9901");
         assert_eq!(parse_url("https://[::1]:9901").unwrap().1, "[::1]:9901");
         for wrong in ["ftp://a", "http://", "http://a b", "http://u@a"] {
-            assert!(matches!(parse_url(wrong), Err(ClientError::Unreachable(_))), "{wrong}");
+            assert!(
+                matches!(parse_url(wrong), Err(ClientError::Unreachable(_))),
+                "{wrong}"
+            );
         }
     }
 
     #[test]
     fn a_wildcard_is_reached_over_loopback() {
-        assert_eq!(reachable("0.0.0.0:1".parse().unwrap()).to_string(), "127.0.0.1:1");
+        assert_eq!(
+            reachable("0.0.0.0:1".parse().unwrap()).to_string(),
+            "127.0.0.1:1"
+        );
         assert_eq!(reachable("[::]:1".parse().unwrap()).to_string(), "[::1]:1");
-        assert_eq!(reachable("10.0.0.1:1".parse().unwrap()).to_string(), "10.0.0.1:1");
+        assert_eq!(
+            reachable("10.0.0.1:1".parse().unwrap()).to_string(),
+            "10.0.0.1:1"
+        );
     }
 
     #[tokio::test]
     async fn silence_is_told_as_no_proxy() {
-        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let args = AdminArgs { admin: Some(free.to_string()), ..AdminArgs::default() };
-        let error = Client::new(&args).unwrap().get("/api/config/status").await.unwrap_err();
-        assert_eq!(error.to_string(), format!("no proxy answers at http://{free}: is it running?"));
+        let free = std::net::TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap();
+        let args = AdminArgs {
+            admin: Some(free.to_string()),
+            ..AdminArgs::default()
+        };
+        let error = Client::new(&args)
+            .unwrap()
+            .get("/api/config/status")
+            .await
+            .unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            format!("no proxy answers at http://{free}: is it running?")
+        );
         assert_eq!(error.exit_code(), ExitCode::from(2));
     }
 }

@@ -33,17 +33,31 @@ async fn start_model(version: Version) -> std::io::Result<SocketAddr> {
 /// Serves until it is told to stop.
 pub async fn run(args: DemoArgs) -> ExitCode {
     start_logging();
-    let models = (start_model(Version::V1).await, start_model(Version::V2).await);
+    let models = (
+        start_model(Version::V1).await,
+        start_model(Version::V2).await,
+    );
     let (Ok(v1), Ok(v2)) = models else {
         eprintln!("forebay: the demo's model servers cannot listen on 127.0.0.1");
         return ExitCode::FAILURE;
     };
     let source = Source::Text(Arc::from(demo::config(v1, v2, &args.listen, &args.admin)));
-    match Server::start(Options { source, resolve: Vec::new(), admin_port_may_move: true }).await {
+    match Server::start(Options {
+        source,
+        resolve: Vec::new(),
+        admin_port_may_move: true,
+    })
+    .await
+    {
         Ok(server) => {
             let addresses = server.control().addresses().await;
-            let listen = addresses.first().map_or(args.listen, |(_, address)| address.to_string());
-            println!("{}", demo::banner(&listen, &server.control().admin.to_string()));
+            let listen = addresses
+                .first()
+                .map_or(args.listen, |(_, address)| address.to_string());
+            println!(
+                "{}",
+                demo::banner(&listen, &server.control().admin.to_string())
+            );
             serve(server).await
         }
         Err(error) => failed(&error),

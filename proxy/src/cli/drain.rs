@@ -35,9 +35,15 @@ pub async fn run(args: DrainArgs) -> ExitCode {
         Err(error) => return error.report(),
     };
     let fields = [("delay", args.delay), ("timeout", args.timeout)];
-    let given = fields.into_iter().filter_map(|(key, value)| Some((key.to_owned(), json!(value?))));
+    let given = fields
+        .into_iter()
+        .filter_map(|(key, value)| Some((key.to_owned(), json!(value?))));
     let body = Value::Object(given.collect::<Map<_, _>>());
-    let path = if args.wait { "/api/drain?wait=true" } else { "/api/drain" };
+    let path = if args.wait {
+        "/api/drain?wait=true"
+    } else {
+        "/api/drain"
+    };
     let answer = match client.post(path, &body).await {
         // The process may end before its last answer is written: it has ended all the same.
         Err(ClientError::Cut(_)) if args.wait => json!({ "draining": true, "drained": true }),

@@ -34,7 +34,9 @@ fn target(url: &str) -> Result<(String, u16, bool), String> {
     };
     let rest = rest.strip_suffix('/').unwrap_or(rest);
     if rest.contains(['/', '?', '#', '@']) {
-        return Err(wrong("a path, query or user is not understood here: use `run` with a route that rewrites"));
+        return Err(wrong(
+            "a path, query or user is not understood here: use `run` with a route that rewrites",
+        ));
     }
     let authority: http::uri::Authority = rest.parse().map_err(|_| wrong("this is no host"))?;
     let port = authority.port_u16().unwrap_or(if tls { 443 } else { 80 });
@@ -45,8 +47,13 @@ fn target(url: &str) -> Result<(String, u16, bool), String> {
 fn config(args: &ProxyArgs) -> Result<String, String> {
     let (host, port, tls) = target(&args.to)?;
     let standard = if tls { 443 } else { 80 };
-    let authority = if port == standard { host.clone() } else { format!("{host}:{port}") };
-    let mut cluster = serde_json::json!({"name": "upstream", "endpoints": [format!("{host}:{port}")]});
+    let authority = if port == standard {
+        host.clone()
+    } else {
+        format!("{host}:{port}")
+    };
+    let mut cluster =
+        serde_json::json!({"name": "upstream", "endpoints": [format!("{host}:{port}")]});
     if tls {
         cluster["tls"] = serde_json::json!({});
     }
@@ -70,7 +77,13 @@ pub async fn run(args: ProxyArgs) -> ExitCode {
         }
     };
     let source = Source::Text(Arc::from(text));
-    match Server::start(Options { source, resolve: Vec::new(), admin_port_may_move: true }).await {
+    match Server::start(Options {
+        source,
+        resolve: Vec::new(),
+        admin_port_may_move: true,
+    })
+    .await
+    {
         Ok(server) => {
             for (_, address) in server.control().addresses().await {
                 println!("proxy  http://{address} -> {}", args.to);
@@ -88,9 +101,18 @@ mod tests {
 
     #[test]
     fn a_target_is_a_host_with_the_port_of_its_scheme() {
-        assert_eq!(target("127.0.0.1:8000").unwrap(), ("127.0.0.1".into(), 8000, false));
-        assert_eq!(target("https://models.example.com/").unwrap(), ("models.example.com".into(), 443, true));
-        assert_eq!(target("http://[::1]:81").unwrap(), ("[::1]".into(), 81, false));
+        assert_eq!(
+            target("127.0.0.1:8000").unwrap(),
+            ("127.0.0.1".into(), 8000, false)
+        );
+        assert_eq!(
+            target("https://models.example.com/").unwrap(),
+            ("models.example.com".into(), 443, true)
+        );
+        assert_eq!(
+            target("http://[::1]:81").unwrap(),
+            ("[::1]".into(), 81, false)
+        );
         for bad in ["ftp://a", "http://a/path", "", "http://user@a"] {
             assert!(target(bad).unwrap_err().contains("for example"), "{bad}");
         }

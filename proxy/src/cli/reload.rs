@@ -31,8 +31,14 @@ pub async fn run(args: ReloadArgs) -> ExitCode {
     match client.post("/api/reload", &json!({})).await {
         Ok(status) if args.json => print_json(&status),
         Ok(status) => {
-            let warnings = status["warnings"].as_array().map(Vec::as_slice).unwrap_or_default();
-            warnings.iter().filter_map(Value::as_str).for_each(|warning| eprintln!("{}", clean(warning)));
+            let warnings = status["warnings"]
+                .as_array()
+                .map(Vec::as_slice)
+                .unwrap_or_default();
+            warnings
+                .iter()
+                .filter_map(Value::as_str)
+                .for_each(|warning| eprintln!("{}", clean(warning)));
             print(&format!("ok: generation {} serves\n", status["generation"]))
         }
         Err(ClientError::Refused(_, answer)) if args.json => {
@@ -50,11 +56,18 @@ pub async fn run(args: ReloadArgs) -> ExitCode {
 fn refused(error: &Value) -> String {
     let mut out = String::new();
     let text = |value: &Value| value.as_str().map(clean).unwrap_or_default();
-    let diagnostics = error["diagnostics"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let diagnostics = error["diagnostics"]
+        .as_array()
+        .map(Vec::as_slice)
+        .unwrap_or_default();
     for diagnostic in diagnostics {
         let at = &diagnostic["position"];
         let place = format!("{}:{}:{}", text(&at["file"]), at["line"], at["column"]);
-        let kind = format!("{}[{}]", text(&diagnostic["severity"]), text(&diagnostic["code"]));
+        let kind = format!(
+            "{}[{}]",
+            text(&diagnostic["severity"]),
+            text(&diagnostic["code"])
+        );
         let _ = writeln!(out, "{place}: {kind}: {}", text(&diagnostic["message"]));
         if let Some(help) = diagnostic["help"].as_str() {
             let _ = writeln!(out, "  = help: {}", clean(help));
@@ -80,6 +93,9 @@ mod tests {
             "a.yaml:3:5: error[E010]: unknown key\n  = help: `b`?\n\
              the new configuration is refused, the last good one serves on\n"
         );
-        assert!(refused(&json!({"message": "cannot bind", "diagnostics": []})).starts_with("cannot bind\n"));
+        assert!(
+            refused(&json!({"message": "cannot bind", "diagnostics": []}))
+                .starts_with("cannot bind\n")
+        );
     }
 }

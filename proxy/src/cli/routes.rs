@@ -33,11 +33,18 @@ pub async fn run(args: RoutesArgs) -> ExitCode {
 }
 
 fn render(answer: &Value) -> String {
-    let routes = answer["routes"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let routes = answer["routes"]
+        .as_array()
+        .map(Vec::as_slice)
+        .unwrap_or_default();
     let row = |route: &Value| {
         vec![
             text(&route["name"]),
-            list(&route["listeners"]).iter().map(text).collect::<Vec<_>>().join(","),
+            list(&route["listeners"])
+                .iter()
+                .map(text)
+                .collect::<Vec<_>>()
+                .join(","),
             matches(&route["matches"]),
             action(&route["action"]),
             text(&route["source"]),
@@ -63,7 +70,11 @@ fn matches(matches: &Value) -> String {
     if list(matches).is_empty() {
         return "everything".to_owned();
     }
-    list(matches).iter().map(condition).collect::<Vec<_>>().join(" | ")
+    list(matches)
+        .iter()
+        .map(condition)
+        .collect::<Vec<_>>()
+        .join(" | ")
 }
 
 fn condition(condition: &Value) -> String {
@@ -71,13 +82,27 @@ fn condition(condition: &Value) -> String {
     parts.extend(list(&condition["hosts"]).iter().map(text));
     let path = &condition["path"];
     parts.extend(path["exact"].as_str().map(str::to_owned));
-    parts.extend(path["prefix"].as_str().map(|prefix| format!("{}/*", prefix.trim_end_matches('/'))));
+    parts.extend(
+        path["prefix"]
+            .as_str()
+            .map(|prefix| format!("{}/*", prefix.trim_end_matches('/'))),
+    );
     parts.extend(path["regex"].as_str().map(|regex| format!("~{regex}")));
-    for (kind, what) in [("headers", "header"), ("query", "query"), ("cookies", "cookie")] {
-        let names = condition[kind].as_object().into_iter().flat_map(serde_json::Map::keys);
-        parts.extend(names.map(|name| format!("{what}:{name}")));
+    for (kind, what) in [
+        ("headers", "header"),
+        ("query", "query"),
+        ("cookies", "cookie"),
+    ] {
+        for (name, value) in condition[kind].as_object().into_iter().flatten() {
+            let not = if value["present"] == false { "!" } else { "" };
+            parts.push(format!("{not}{what}:{name}"));
+        }
     }
-    if parts.is_empty() { "everything".to_owned() } else { parts.join(" ") }
+    if parts.is_empty() {
+        "everything".to_owned()
+    } else {
+        parts.join(" ")
+    }
 }
 
 fn action(action: &Value) -> String {
@@ -93,7 +118,11 @@ fn action(action: &Value) -> String {
         let percent = |share: &Value| share.as_f64().map(|share| format!("{:.1}%", share * 100.0));
         let wanted = percent(&member["share"]).unwrap_or_default();
         let observed = percent(&member["observed_share"]).map(|share| format!(" (got {share})"));
-        format!("{} {wanted}{}", text(&member["cluster"]), observed.unwrap_or_default())
+        format!(
+            "{} {wanted}{}",
+            text(&member["cluster"]),
+            observed.unwrap_or_default()
+        )
     };
     members.iter().map(member).collect::<Vec<_>>().join(", ")
 }

@@ -29,13 +29,21 @@ pub struct RunArgs {
 }
 
 fn pinned(text: &str) -> Result<((String, u16), SocketAddr), String> {
-    let wrong = || format!("`{text}` is not NAME:PORT=ADDRESS, for example models.internal:8080=127.0.0.1:8080");
+    let wrong = || {
+        format!(
+            "`{text}` is not NAME:PORT=ADDRESS, for example models.internal:8080=127.0.0.1:8080"
+        )
+    };
     let (name, address) = text.split_once('=').ok_or_else(wrong)?;
     let (name, port) = name.rsplit_once(':').ok_or_else(wrong)?;
     let port: u16 = port.parse().map_err(|_| wrong())?;
     let address = address
         .parse::<SocketAddr>()
-        .or_else(|_| address.parse::<std::net::IpAddr>().map(|ip| (ip, port).into()))
+        .or_else(|_| {
+            address
+                .parse::<std::net::IpAddr>()
+                .map(|ip| (ip, port).into())
+        })
         .map_err(|_| wrong())?;
     Ok(((name.to_owned(), port), address))
 }
@@ -50,7 +58,11 @@ pub async fn run(args: RunArgs) -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let options = Options { source: Source::Paths(paths), resolve: args.resolve, admin_port_may_move: false };
+    let options = Options {
+        source: Source::Paths(paths),
+        resolve: args.resolve,
+        admin_port_may_move: false,
+    };
     match Server::start(options).await {
         Ok(server) => {
             announce(server.control()).await;
@@ -86,7 +98,11 @@ async fn announce(control: &Control) {
 /// SIGINT or SIGTERM ends at once.
 pub async fn serve(server: Server) -> ExitCode {
     let control = Arc::clone(server.control());
-    let signals = (signal(SignalKind::hangup()), signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
+    let signals = (
+        signal(SignalKind::hangup()),
+        signal(SignalKind::terminate()),
+        signal(SignalKind::interrupt()),
+    );
     let (Ok(hangup), Ok(terminate), Ok(interrupt)) = signals else {
         eprintln!("forebay: signals cannot be handled here");
         return ExitCode::FAILURE;
@@ -98,7 +114,12 @@ pub async fn serve(server: Server) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-async fn obey(control: Arc<Control>, mut hangup: Signal, mut terminate: Signal, mut interrupt: Signal) {
+async fn obey(
+    control: Arc<Control>,
+    mut hangup: Signal,
+    mut terminate: Signal,
+    mut interrupt: Signal,
+) {
     loop {
         tokio::select! {
             _ = hangup.recv() => {
@@ -140,8 +161,18 @@ mod tests {
 
     #[test]
     fn a_pinned_name_takes_the_port_it_stands_for_unless_it_names_one() {
-        assert_eq!(pinned("m.x:80=10.0.0.1").unwrap(), (("m.x".into(), 80), "10.0.0.1:80".parse().unwrap()));
-        assert_eq!(pinned("m.x:80=[::1]:81").unwrap(), (("m.x".into(), 80), "[::1]:81".parse().unwrap()));
-        assert!(pinned("m.x=10.0.0.1").unwrap_err().contains("NAME:PORT=ADDRESS"));
+        assert_eq!(
+            pinned("m.x:80=10.0.0.1").unwrap(),
+            (("m.x".into(), 80), "10.0.0.1:80".parse().unwrap())
+        );
+        assert_eq!(
+            pinned("m.x:80=[::1]:81").unwrap(),
+            (("m.x".into(), 80), "[::1]:81".parse().unwrap())
+        );
+        assert!(
+            pinned("m.x=10.0.0.1")
+                .unwrap_err()
+                .contains("NAME:PORT=ADDRESS")
+        );
     }
 }

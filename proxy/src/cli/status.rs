@@ -31,7 +31,11 @@ pub async fn run(args: StatusArgs) -> ExitCode {
 async fn ask(args: &StatusArgs) -> Result<(Value, Value), ClientError> {
     let client = Client::new(&args.admin)?;
     let status = client.get("/api/config/status").await?;
-    let clusters = if args.json { Value::Null } else { client.get("/api/clusters").await? };
+    let clusters = if args.json {
+        Value::Null
+    } else {
+        client.get("/api/clusters").await?
+    };
     Ok((status, clusters))
 }
 
@@ -46,17 +50,34 @@ fn render(status: &Value, clusters: &Value) -> String {
         vec!["hash".to_owned(), text(&status["hash"])],
         vec!["applied".to_owned(), text(&status["applied_at"])],
     ];
-    rows.extend(list("sources").iter().map(|source| vec!["source".to_owned(), text(source)]));
-    rows.extend(list("warnings").iter().map(|warning| vec!["warning".to_owned(), text(warning)]));
-    rows.extend(list("overrides").iter().map(|change| vec!["override".to_owned(), text(change)]));
+    rows.extend(
+        list("sources")
+            .iter()
+            .map(|source| vec!["source".to_owned(), text(source)]),
+    );
+    rows.extend(
+        list("warnings")
+            .iter()
+            .map(|warning| vec!["warning".to_owned(), text(warning)]),
+    );
+    rows.extend(
+        list("overrides")
+            .iter()
+            .map(|change| vec!["override".to_owned(), text(change)]),
+    );
     if let Value::Object(error) = &status["last_error"] {
-        let place = ["file", "line", "column"].iter().filter_map(|key| error.get(*key));
+        let place = ["file", "line", "column"]
+            .iter()
+            .filter_map(|key| error.get(*key));
         let place: Vec<String> = place.filter(|value| !value.is_null()).map(text).collect();
         let message = error.get("message").map(text).unwrap_or_default();
         let at = error.get("at").map(text).unwrap_or_default();
         let place = place.join(":");
         let colon = if place.is_empty() { "" } else { ": " };
-        rows.push(vec!["refused".to_owned(), format!("{place}{colon}{message} ({at})")]);
+        rows.push(vec![
+            "refused".to_owned(),
+            format!("{place}{colon}{message} ({at})"),
+        ]);
     }
     let mut out = table::table(&[], &rows);
     let clusters = clusters["clusters"].as_array().cloned().unwrap_or_default();
@@ -65,11 +86,19 @@ fn render(status: &Value, clusters: &Value) -> String {
             let endpoints = cluster["endpoints"].as_array().map_or(0, Vec::len);
             let numbers = [&cluster["in_flight"], &cluster["connections"]].map(text);
             let [in_flight, connections] = numbers;
-            vec![text(&cluster["name"]), endpoints.to_string(), in_flight, connections]
+            vec![
+                text(&cluster["name"]),
+                endpoints.to_string(),
+                in_flight,
+                connections,
+            ]
         };
         let rows: Vec<Vec<String>> = clusters.iter().map(row).collect();
         out.push('\n');
-        out.push_str(&table::table(&["CLUSTER", "ENDPOINTS", "IN FLIGHT", "CONNECTIONS"], &rows));
+        out.push_str(&table::table(
+            &["CLUSTER", "ENDPOINTS", "IN FLIGHT", "CONNECTIONS"],
+            &rows,
+        ));
     }
     out
 }

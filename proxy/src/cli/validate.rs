@@ -31,7 +31,10 @@ pub struct ValidateArgs {
 impl ValidateArgs {
     /// The flags that `forebay -t -c PATH…` stands for.
     pub fn of(config: Vec<PathBuf>) -> Self {
-        Self { config, json: false }
+        Self {
+            config,
+            json: false,
+        }
     }
 }
 
@@ -62,25 +65,54 @@ impl Verdict {
             Ok(loaded) => loaded,
             Err(LoadError::Read(error)) => {
                 let unreadable = Some(error.to_string());
-                return Self { counts: None, findings: Vec::new(), sources: Vec::new(), unreadable };
+                return Self {
+                    counts: None,
+                    findings: Vec::new(),
+                    sources: Vec::new(),
+                    unreadable,
+                };
             }
-            Err(LoadError::Invalid { diagnostics, sources }) => {
-                return Self { counts: None, findings: diagnostics.0, sources, unreadable: None };
+            Err(LoadError::Invalid {
+                diagnostics,
+                sources,
+            }) => {
+                return Self {
+                    counts: None,
+                    findings: diagnostics.0,
+                    sources,
+                    unreadable: None,
+                };
             }
         };
         let config = &loaded.config;
-        let counts = Some([config.listeners.len(), config.routes.len(), config.clusters.len()]);
+        let counts = Some([
+            config.listeners.len(),
+            config.routes.len(),
+            config.clusters.len(),
+        ]);
         let mut findings = loaded.warnings;
         findings.extend(check(config, &sources));
         findings.sort_by_key(|finding| {
             let Position { file, line, column } = &finding.position;
-            (sources.iter().position(|source| source.name == *file), *line, *column)
+            (
+                sources.iter().position(|source| source.name == *file),
+                *line,
+                *column,
+            )
         });
-        Self { counts, findings, sources, unreadable: None }
+        Self {
+            counts,
+            findings,
+            sources,
+            unreadable: None,
+        }
     }
 
     fn is_legal(&self) -> bool {
-        let errors = self.findings.iter().any(|finding| finding.severity == Severity::Error);
+        let errors = self
+            .findings
+            .iter()
+            .any(|finding| finding.severity == Severity::Error);
         self.unreadable.is_none() && !errors
     }
 
@@ -109,7 +141,11 @@ impl Verdict {
     fn summary(&self) -> Option<String> {
         let [listeners, routes, clusters] = self.counts.filter(|_| self.is_legal())?;
         let count = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
-        let counts = [count(listeners, "listener"), count(routes, "route"), count(clusters, "cluster")];
+        let counts = [
+            count(listeners, "listener"),
+            count(routes, "route"),
+            count(clusters, "cluster"),
+        ];
         Some(format!("ok: {}\n", counts.join(", ")))
     }
 
@@ -121,7 +157,8 @@ impl Verdict {
             value["clusters"] = json!(clusters);
         }
         if let Some(error) = &self.unreadable {
-            value["error"] = json!({ "message": error, "type": "invalid_request_error", "code": "unreadable" });
+            value["error"] =
+                json!({ "message": error, "type": "invalid_request_error", "code": "unreadable" });
         }
         value
     }
@@ -142,9 +179,17 @@ pub fn check(config: &Config, sources: &[SourceFile]) -> Vec<Diagnostic> {
         }
     }
     for cluster in &config.clusters {
-        if let Some(Err(error)) = cluster.tls.as_ref().map(|wanted| client_tls(wanted, cluster)) {
+        if let Some(Err(error)) = cluster
+            .tls
+            .as_ref()
+            .map(|wanted| client_tls(wanted, cluster))
+        {
             let message = format!("cluster `{}`: {error}", cluster.name);
-            findings.push(Diagnostic::new(Code::UnusableFile, &cluster.position, message));
+            findings.push(Diagnostic::new(
+                Code::UnusableFile,
+                &cluster.position,
+                message,
+            ));
         }
     }
     if let Some(log) = &config.access_log
@@ -167,7 +212,11 @@ fn server_tls(wanted: &ServerTls, owner: &str, at: &Position, findings: &mut Vec
             }));
         }
         Err(error) => {
-            findings.push(Diagnostic::new(Code::UnusableFile, at, format!("{owner}: {error}")));
+            findings.push(Diagnostic::new(
+                Code::UnusableFile,
+                at,
+                format!("{owner}: {error}"),
+            ));
         }
     }
 }
@@ -183,7 +232,14 @@ fn client_tls(wanted: &ClientTls, cluster: &Cluster) -> Result<(), TlsError> {
 
 /// Returns where the value under these keys is written, or as much of the way there as any file has.
 fn place_of(sources: &[SourceFile], keys: &[&str]) -> Position {
-    let mut best = (0, sources.first().map_or_else(|| Arc::from("configuration"), |s| Arc::clone(&s.name)), 1, 1);
+    let mut best = (
+        0,
+        sources
+            .first()
+            .map_or_else(|| Arc::from("configuration"), |s| Arc::clone(&s.name)),
+        1,
+        1,
+    );
     for source in sources {
         let (tree, _) = node::parse(source);
         let mut at = tree.as_ref();
@@ -222,7 +278,10 @@ mod tests {
         let (verdict, _directory) = verdict(
             "routes: [{name: r, cluster: c}]\nclusters: [{name: c, endpoints: ['127.0.0.1:1']}]\n",
         );
-        assert_eq!(verdict.summary().unwrap(), "ok: 1 listener, 1 route, 1 cluster\n");
+        assert_eq!(
+            verdict.summary().unwrap(),
+            "ok: 1 listener, 1 route, 1 cluster\n"
+        );
         assert_eq!(verdict.tell(false), ExitCode::SUCCESS);
     }
 
@@ -235,9 +294,18 @@ mod tests {
              access_log:\n  format: '%NONSENSE%'\n",
         );
         let text = rendered(&verdict, &directory);
-        assert!(text.contains("a.yaml:2:3: error[E030]: listener `l`: no.crt: no such file\n"), "{text}");
-        assert!(text.contains("a.yaml:5:3: error[E030]: cluster `c`: no-ca.crt: no such file\n"), "{text}");
-        assert!(text.contains("a.yaml:7:11: error[E013]: `access_log.format`: "), "{text}");
+        assert!(
+            text.contains("a.yaml:2:3: error[E030]: listener `l`: no.crt: no such file\n"),
+            "{text}"
+        );
+        assert!(
+            text.contains("a.yaml:5:3: error[E030]: cluster `c`: no-ca.crt: no such file\n"),
+            "{text}"
+        );
+        assert!(
+            text.contains("a.yaml:7:11: error[E013]: `access_log.format`: "),
+            "{text}"
+        );
         assert_eq!(verdict.findings.len(), 3);
         assert_eq!(verdict.summary(), None);
         assert_eq!(verdict.tell(true), ExitCode::from(1));

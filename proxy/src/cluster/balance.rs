@@ -54,10 +54,19 @@ fn least_requests<'a>(all: &'a [Arc<Endpoint>], choice: &Choice<'_>) -> Option<&
     let load = |e: &Endpoint| f64::from(e.in_flight() + 1) / f64::from(e.weight);
     let start = choice.roll as usize % all.len();
     let (head, tail) = all.split_at(start);
-    let rotated = tail.iter().chain(head).filter(|e| !choice.tried.contains(&e.id));
+    let rotated = tail
+        .iter()
+        .chain(head)
+        .filter(|e| !choice.tried.contains(&e.id));
     // A full scan: a choice of two would pick the busier of two endpoints a quarter of the time.
-    let looked_at = if all.len() <= FULL_SCAN { usize::MAX } else { 8 };
-    rotated.take(looked_at).min_by(|a, b| load(a).total_cmp(&load(b)))
+    let looked_at = if all.len() <= FULL_SCAN {
+        usize::MAX
+    } else {
+        8
+    };
+    rotated
+        .take(looked_at)
+        .min_by(|a, b| load(a).total_cmp(&load(b)))
 }
 
 /// In turn, each as often as its weight says.
@@ -107,17 +116,29 @@ impl Ring {
         let all: u64 = endpoints.iter().map(|e| wanted(e)).sum();
         let mut points = Vec::new();
         for (index, endpoint) in endpoints.iter().enumerate() {
-            let count = if all <= MAX_POINTS { wanted(endpoint) } else { wanted(endpoint) * MAX_POINTS / all };
+            let count = if all <= MAX_POINTS {
+                wanted(endpoint)
+            } else {
+                wanted(endpoint) * MAX_POINTS / all
+            };
             for replica in 0..count.max(1) {
                 let name = format!("{}#{replica}", endpoint.label);
                 points.push((xxh3_64(name.as_bytes()), index as u32));
             }
         }
         points.sort_unstable();
-        Self { points: points.into(), total_weight }
+        Self {
+            points: points.into(),
+            total_weight,
+        }
     }
 
-    fn pick<'a>(&self, all: &'a [Arc<Endpoint>], key: &[u8], tried: &[u64]) -> Option<&'a Arc<Endpoint>> {
+    fn pick<'a>(
+        &self,
+        all: &'a [Arc<Endpoint>],
+        key: &[u8],
+        tried: &[u64],
+    ) -> Option<&'a Arc<Endpoint>> {
         let load: u64 = all.iter().map(|e| u64::from(e.in_flight())).sum::<u64>() + 1;
         let share = |e: &Endpoint| {
             (BOUND * load as f64 * f64::from(e.weight) / self.total_weight as f64).ceil() as u32
@@ -158,7 +179,12 @@ mod tests {
     }
 
     fn choice<'a>(balance: &'a Balance, key: Option<&'a [u8]>, roll: u32) -> Choice<'a> {
-        Choice { balance, key, roll, tried: &[] }
+        Choice {
+            balance,
+            key,
+            roll,
+            tried: &[],
+        }
     }
 
     #[test]
@@ -166,9 +192,13 @@ mod tests {
         let state = cluster(&[1, 1], &Balance::LeastRequests);
         for roll in 0..100u32 {
             let set = state.endpoints();
-            let first = state.choose(&set, &choice(&Balance::LeastRequests, None, roll)).unwrap();
+            let first = state
+                .choose(&set, &choice(&Balance::LeastRequests, None, roll))
+                .unwrap();
             let _busy = InFlight::begin(Arc::clone(&first));
-            let second = state.choose(&set, &choice(&Balance::LeastRequests, None, roll * 7)).unwrap();
+            let second = state
+                .choose(&set, &choice(&Balance::LeastRequests, None, roll * 7))
+                .unwrap();
             assert_ne!(first.id, second.id);
         }
     }
@@ -178,7 +208,9 @@ mod tests {
         let state = cluster(&[1, 2, 3], &Balance::RoundRobin);
         let mut served: HashMap<u32, u32> = HashMap::new();
         for _ in 0..600 {
-            let picked = state.choose(&state.endpoints(), &choice(&Balance::RoundRobin, None, 0)).unwrap();
+            let picked = state
+                .choose(&state.endpoints(), &choice(&Balance::RoundRobin, None, 0))
+                .unwrap();
             *served.entry(picked.weight).or_default() += 1;
         }
         assert_eq!(served, HashMap::from([(1, 100), (2, 200), (3, 300)]));
@@ -192,15 +224,28 @@ mod tests {
         let map = |state: &ClusterState| -> Vec<_> {
             let set = state.endpoints();
             keys.iter()
-                .map(|k| state.choose(&set, &choice(&balance, Some(k.as_bytes()), 0)).unwrap().address)
+                .map(|k| {
+                    state
+                        .choose(&set, &choice(&balance, Some(k.as_bytes()), 0))
+                        .unwrap()
+                        .address
+                })
                 .collect()
         };
         let before = map(&state);
         assert_eq!(before, map(&state));
         let gone = before[0];
-        let left: Vec<_> = state.endpoints().endpoints.iter().filter(|e| e.address != gone).map(|e| Candidate {
-            address: e.address, host: Arc::clone(&e.host), weight: e.weight,
-        }).collect();
+        let left: Vec<_> = state
+            .endpoints()
+            .endpoints
+            .iter()
+            .filter(|e| e.address != gone)
+            .map(|e| Candidate {
+                address: e.address,
+                host: Arc::clone(&e.host),
+                weight: e.weight,
+            })
+            .collect();
         state.update(left, &balance);
         for (was, is) in before.iter().zip(map(&state)) {
             assert!(*was == is || *was == gone);
@@ -213,7 +258,13 @@ mod tests {
         let state = cluster(&[1; 4], &balance);
         let set = state.endpoints();
         let held: Vec<_> = (0..100)
-            .map(|_| InFlight::begin(state.choose(&set, &choice(&balance, Some(b"hot"), 0)).unwrap()))
+            .map(|_| {
+                InFlight::begin(
+                    state
+                        .choose(&set, &choice(&balance, Some(b"hot"), 0))
+                        .unwrap(),
+                )
+            })
             .collect();
         let most = set.endpoints.iter().map(|e| e.in_flight()).max().unwrap();
         assert!(most <= 33, "{most} of {}", held.len());
@@ -226,9 +277,27 @@ mod tests {
             let set = state.endpoints();
             let first = state.choose(&set, &choice(&balance, None, 5)).unwrap();
             let tried = [first.id];
-            let second = state.choose(&set, &Choice { tried: &tried, ..choice(&balance, None, 5) }).unwrap();
+            let second = state
+                .choose(
+                    &set,
+                    &Choice {
+                        tried: &tried,
+                        ..choice(&balance, None, 5)
+                    },
+                )
+                .unwrap();
             let both = [first.id, second.id];
-            assert!(state.choose(&set, &Choice { tried: &both, ..choice(&balance, None, 5) }).is_none());
+            assert!(
+                state
+                    .choose(
+                        &set,
+                        &Choice {
+                            tried: &both,
+                            ..choice(&balance, None, 5)
+                        }
+                    )
+                    .is_none()
+            );
         }
     }
 
@@ -238,7 +307,11 @@ mod tests {
         let kept = Arc::clone(&state.endpoints().endpoints[0]);
         let _held = InFlight::begin(Arc::clone(&kept));
         state.update(
-            vec![Candidate { address: kept.address, host: Arc::clone(&kept.host), weight: 9 }],
+            vec![Candidate {
+                address: kept.address,
+                host: Arc::clone(&kept.host),
+                weight: 9,
+            }],
             &Balance::Random,
         );
         assert_eq!(state.endpoints().endpoints[0].in_flight(), 1);

@@ -65,7 +65,10 @@ impl Endpoint {
 
 impl std::fmt::Debug for Endpoint {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Endpoint").field("address", &self.address).field("weight", &self.weight).finish()
+        f.debug_struct("Endpoint")
+            .field("address", &self.address)
+            .field("weight", &self.weight)
+            .finish()
     }
 }
 
@@ -108,7 +111,10 @@ impl ConnectionCount {
             all.fetch_sub(1, Ordering::Relaxed);
             return None;
         }
-        endpoint.counters.connections.fetch_add(1, Ordering::Relaxed);
+        endpoint
+            .counters
+            .connections
+            .fetch_add(1, Ordering::Relaxed);
         Some(Self(Arc::clone(endpoint)))
     }
 }

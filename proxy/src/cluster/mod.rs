@@ -53,7 +53,10 @@ impl ClusterState {
     pub fn new(name: &str) -> Self {
         Self {
             name: name.to_owned(),
-            set: ArcSwap::from_pointee(EndpointSet { endpoints: Vec::new(), ring: None }),
+            set: ArcSwap::from_pointee(EndpointSet {
+                endpoints: Vec::new(),
+                ring: None,
+            }),
             connections: Arc::default(),
             requests: Arc::default(),
             turn: AtomicU32::new(0),
@@ -74,7 +77,8 @@ impl ClusterState {
     /// When an address is named twice the first one counts.
     pub fn update(&self, candidates: Vec<Candidate>, balance: &config::Balance) {
         let old = self.set.load();
-        let known: HashMap<SocketAddr, &Arc<Endpoint>> = old.endpoints.iter().map(|e| (e.address, e)).collect();
+        let known: HashMap<SocketAddr, &Arc<Endpoint>> =
+            old.endpoints.iter().map(|e| (e.address, e)).collect();
         let mut endpoints: Vec<Arc<Endpoint>> = Vec::with_capacity(candidates.len());
         let mut sorted = candidates;
         sorted.sort_by_key(|c| c.address);
@@ -87,7 +91,8 @@ impl ClusterState {
                 Some(endpoint) => Arc::clone(endpoint),
                 None => {
                     let before = known.get(&candidate.address).copied();
-                    let (connections, requests) = (Arc::clone(&self.connections), Arc::clone(&self.requests));
+                    let (connections, requests) =
+                        (Arc::clone(&self.connections), Arc::clone(&self.requests));
                     Arc::new(Endpoint::new(candidate, before, connections, requests))
                 }
             });

@@ -34,7 +34,11 @@ fn addresses(hosts: &str, name: &str) -> Vec<IpAddr> {
         let line = line.split('#').next().unwrap_or_default();
         let mut words = line.split_ascii_whitespace();
         let address = words.next()?.parse().ok()?;
-        let named = |word: &str| word.strip_suffix('.').unwrap_or(word).eq_ignore_ascii_case(name);
+        let named = |word: &str| {
+            word.strip_suffix('.')
+                .unwrap_or(word)
+                .eq_ignore_ascii_case(name)
+        };
         words.any(named).then_some(address)
     };
     hosts.lines().filter_map(address).collect()
@@ -56,7 +60,10 @@ pub(super) fn resolv_conf(text: &[u8]) -> Result<(ResolverConfig, ResolverOpts),
         Err(error) if local => {
             tracing::warn!(%error, "the resolver configuration is not understood");
             let server = name_server(SocketAddr::from((Ipv4Addr::LOCALHOST, 53)));
-            Ok((ResolverConfig::from_name_servers(vec![server]), ResolverOpts::default()))
+            Ok((
+                ResolverConfig::from_name_servers(vec![server]),
+                ResolverOpts::default(),
+            ))
         }
         Err(error) => Err(DnsError::Setup(error.to_string())),
     }
@@ -79,7 +86,11 @@ mod tests {
     fn without_a_name_server_the_local_one_is_asked() {
         for text in ["", "search a.example\n", "# nameserver 10.0.0.1\n"] {
             let (config, _) = resolv_conf(text.as_bytes()).unwrap();
-            let servers: Vec<_> = config.name_servers().iter().map(|server| server.ip).collect();
+            let servers: Vec<_> = config
+                .name_servers()
+                .iter()
+                .map(|server| server.ip)
+                .collect();
             assert_eq!(servers, [IpAddr::from(Ipv4Addr::LOCALHOST)], "{text:?}");
         }
     }

@@ -27,7 +27,13 @@ pub struct Resolution {
 ///
 /// A failed lookup keeps the last good addresses and is tried again after 100 ms, doubling up to `refresh`; if only one
 /// family failed, the last good addresses of that one are kept. Dropping the future at any point loses nothing.
-pub async fn follow(resolver: Resolver, name: String, port: u16, refresh: Duration, tx: watch::Sender<Resolution>) {
+pub async fn follow(
+    resolver: Resolver,
+    name: String,
+    port: u16,
+    refresh: Duration,
+    tx: watch::Sender<Resolution>,
+) {
     let refresh = refresh.max(FIRST_RETRY);
     let mut retry = FIRST_RETRY;
     loop {
@@ -59,7 +65,12 @@ pub async fn follow(resolver: Resolver, name: String, port: u16, refresh: Durati
     }
 }
 
-fn publish(name: &str, tx: &watch::Sender<Resolution>, answer: &Answer, mut addresses: Vec<SocketAddr>) {
+fn publish(
+    name: &str,
+    tx: &watch::Sender<Resolution>,
+    answer: &Answer,
+    mut addresses: Vec<SocketAddr>,
+) {
     tx.send_if_modified(|known| {
         if let Some(failed) = answer.failed {
             let kept = known.addresses.iter().filter(|address| match failed {
@@ -70,7 +81,11 @@ fn publish(name: &str, tx: &watch::Sender<Resolution>, answer: &Answer, mut addr
             addresses.sort_unstable();
             addresses.dedup();
         }
-        let new = Resolution { addresses, answered: true, error: None };
+        let new = Resolution {
+            addresses,
+            answered: true,
+            error: None,
+        };
         let changed = *known != new;
         if known.addresses != new.addresses {
             tracing::info!(name, addresses = ?new.addresses, "addresses changed");

@@ -90,16 +90,22 @@ impl Connector {
     async fn open(&self, endpoint: &Endpoint, http2: bool) -> io::Result<Stream> {
         let tcp = TcpStream::connect(endpoint.address).await?;
         tcp.set_nodelay(true)?;
-        let Some(tls) = &self.tls else { return Ok(Stream::Plain(tcp)) };
+        let Some(tls) = &self.tls else {
+            return Ok(Stream::Plain(tcp));
+        };
         let name = match &tls.server_name {
             Some(name) => name.clone(),
             None => ServerName::try_from(endpoint.host.to_string())
                 .map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, e))?,
         };
         let config = if http2 { &tls.http2 } else { &tls.http1 };
-        let stream = tokio_rustls::TlsConnector::from(Arc::clone(config)).connect(name, tcp).await?;
+        let stream = tokio_rustls::TlsConnector::from(Arc::clone(config))
+            .connect(name, tcp)
+            .await?;
         if http2 && stream.get_ref().1.alpn_protocol() != Some(b"h2") {
-            return Err(io::Error::other("the endpoint does not offer HTTP/2 in ALPN"));
+            return Err(io::Error::other(
+                "the endpoint does not offer HTTP/2 in ALPN",
+            ));
         }
         Ok(Stream::Client(Box::new(stream)))
     }

@@ -47,7 +47,11 @@ impl Lease {
     /// Takes a connection to the pool's endpoint.
     pub fn new(connection: Connection, pool: Rc<Pool>) -> Self {
         let in_flight = InFlight::begin(std::sync::Arc::clone(&pool.endpoint));
-        Self { connection, pool, in_flight }
+        Self {
+            connection,
+            pool,
+            in_flight,
+        }
     }
 
     /// True when the connection speaks HTTP/2.
@@ -65,7 +69,10 @@ impl Lease {
     /// # Errors
     ///
     /// The connection failed; the request comes back when nothing of it was written.
-    pub async fn send(&mut self, request: Request<RequestBody>) -> Result<Response<Incoming>, AttemptError> {
+    pub async fn send(
+        &mut self,
+        request: Request<RequestBody>,
+    ) -> Result<Response<Incoming>, AttemptError> {
         let sent = match &mut self.connection {
             Connection::Http1(h1) => h1.sender.try_send_request(request).await,
             Connection::Http2(h2) => h2.sender.try_send_request(request).await,

@@ -52,7 +52,12 @@ impl Http1 {
             }
             drop(count);
         });
-        Self { sender, wire, switch, idle_since: Instant::now() }
+        Self {
+            sender,
+            wire,
+            switch,
+            idle_since: Instant::now(),
+        }
     }
 
     /// Resolves to the socket when the endpoint switches protocols.
@@ -92,7 +97,12 @@ impl Http2 {
             }
             drop(count);
         });
-        Rc::new(Self { sender, streams: Cell::new(0), most, idle_since: Cell::new(Instant::now()) })
+        Rc::new(Self {
+            sender,
+            streams: Cell::new(0),
+            most,
+            idle_since: Cell::new(Instant::now()),
+        })
     }
 
     fn has_room(&self) -> bool {
@@ -110,13 +120,18 @@ pub struct Stream {
 impl Stream {
     fn open(connection: Rc<Http2>) -> Self {
         connection.streams.set(connection.streams.get() + 1);
-        Self { sender: connection.sender.clone(), connection }
+        Self {
+            sender: connection.sender.clone(),
+            connection,
+        }
     }
 }
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        self.connection.streams.set(self.connection.streams.get() - 1);
+        self.connection
+            .streams
+            .set(self.connection.streams.get() - 1);
         self.connection.idle_since.set(Instant::now());
     }
 }
@@ -155,11 +170,17 @@ impl Pool {
         }
         match self.idle_http1(wary, now) {
             Some(connection) => Ok((Connection::Http1(connection), true)),
-            None => Ok((Connection::Http1(Box::pin(connector.http1(&self.endpoint)).await?), false)),
+            None => Ok((
+                Connection::Http1(Box::pin(connector.http1(&self.endpoint)).await?),
+                false,
+            )),
         }
     }
 
-    async fn connect_http2(self: &Rc<Self>, connector: &Connector) -> Result<Connection, ConnectError> {
+    async fn connect_http2(
+        self: &Rc<Self>,
+        connector: &Connector,
+    ) -> Result<Connection, ConnectError> {
         let connection = connector.http2(self).await?;
         let mut all = self.http2.borrow_mut();
         all.retain(|c| !c.sender.is_closed());
@@ -274,12 +295,14 @@ impl Pools {
 
     /// Closes the pools for which `live` is false; requests under way finish.
     pub fn retain(&self, live: impl Fn(u64, u64) -> bool) {
-        self.pools.borrow_mut().retain(|&(endpoint, connector), pool| {
-            let keep = live(endpoint, connector);
-            if !keep {
-                pool.close();
-            }
-            keep
-        });
+        self.pools
+            .borrow_mut()
+            .retain(|&(endpoint, connector), pool| {
+                let keep = live(endpoint, connector);
+                if !keep {
+                    pool.close();
+                }
+                keep
+            });
     }
 }

@@ -24,7 +24,12 @@ pub(super) struct Arms {
 impl Arms {
     pub(super) fn new(wanted: bool) -> Self {
         let fallback = (!wanted).then(|| "inotify is switched off".to_owned());
-        Self { wanted, watcher: None, armed: HashMap::new(), fallback }
+        Self {
+            wanted,
+            watcher: None,
+            armed: HashMap::new(),
+            fallback,
+        }
     }
 
     /// Returns why polling has to make up for missing watches, or `None` when there are none missing.
@@ -69,7 +74,12 @@ impl Arms {
         });
         let mut moved = false;
         self.fallback = None;
-        for dir in dirs.keys().filter(|dir| !self.armed.contains_key(*dir)).cloned().collect::<Vec<_>>() {
+        for dir in dirs
+            .keys()
+            .filter(|dir| !self.armed.contains_key(*dir))
+            .cloned()
+            .collect::<Vec<_>>()
+        {
             match arm(watcher, &dir) {
                 Ok(inode) => {
                     self.armed.insert(dir, inode);
@@ -97,7 +107,10 @@ fn is_missing(error: &notify::Error) -> bool {
     match &error.kind {
         ErrorKind::PathNotFound => true,
         ErrorKind::Io(error) => {
-            matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+            matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+            )
         }
         _ => false,
     }

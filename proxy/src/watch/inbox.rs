@@ -129,7 +129,9 @@ impl Inbox {
                 .map(|(first, last)| (first + options.max_delay).min(last + options.debounce));
             if quiet.is_some_and(|quiet| now >= quiet) {
                 state.events = None;
-                return Wake::Events { data: std::mem::take(&mut state.data) };
+                return Wake::Events {
+                    data: std::mem::take(&mut state.data),
+                };
             }
             let due = match quiet {
                 Some(quiet) => quiet.min(until),

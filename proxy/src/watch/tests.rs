@@ -13,7 +13,10 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Without the poll, so that a test passes by events alone.
 fn events_only() -> WatchOptions {
-    WatchOptions { poll: Duration::from_secs(3600), ..WatchOptions::default() }
+    WatchOptions {
+        poll: Duration::from_secs(3600),
+        ..WatchOptions::default()
+    }
 }
 
 fn dir() -> (TempDir, PathBuf) {
@@ -23,11 +26,16 @@ fn dir() -> (TempDir, PathBuf) {
 }
 
 async fn start(paths: &[&Path], options: WatchOptions) -> (Watcher, Receiver<Change>) {
-    Watcher::start(paths.iter().map(PathBuf::from).collect(), options).await.unwrap()
+    Watcher::start(paths.iter().map(PathBuf::from).collect(), options)
+        .await
+        .unwrap()
 }
 
 async fn next(changes: &mut Receiver<Change>) -> Change {
-    timeout(PATIENCE, changes.recv()).await.expect("a change in time").expect("a living watcher")
+    timeout(PATIENCE, changes.recv())
+        .await
+        .expect("a change in time")
+        .expect("a living watcher")
 }
 
 /// Waits for a change after which `done` holds.
@@ -86,9 +94,16 @@ async fn every_way_of_writing_a_file_is_seen_within_250_ms() {
         write();
         let written = Instant::now();
         assert_eq!(next(&mut changes).await.paths, [file.clone()], "{way}");
-        assert!(written.elapsed() >= Duration::from_millis(90), "{way}: no debounce");
+        assert!(
+            written.elapsed() >= Duration::from_millis(90),
+            "{way}: no debounce"
+        );
         // 250 ms are the goal; a busy machine gets more.
-        assert!(written.elapsed() < Duration::from_secs(1), "{way}: {:?}", written.elapsed());
+        assert!(
+            written.elapsed() < Duration::from_secs(1),
+            "{way}: {:?}",
+            written.elapsed()
+        );
     }
     fs::write(&link_target, "6").unwrap();
     assert_eq!(next(&mut changes).await.paths, [file]);
@@ -120,11 +135,17 @@ async fn after_1000_fast_swaps_the_last_content_is_reported() {
         let dir = dir.clone();
         tokio::task::spawn_blocking(move || (1..=1000).for_each(|n| swap(&dir, n, &n.to_string())))
     };
-    until(&mut changes, || fs::read_to_string(&file).is_ok_and(|text| text == "1000")).await;
+    until(&mut changes, || {
+        fs::read_to_string(&file).is_ok_and(|text| text == "1000")
+    })
+    .await;
     writer.await.unwrap();
     // It is still armed.
     swap(&dir, 1001, "end");
-    until(&mut changes, || fs::read_to_string(&file).is_ok_and(|text| text == "end")).await;
+    until(&mut changes, || {
+        fs::read_to_string(&file).is_ok_and(|text| text == "end")
+    })
+    .await;
     assert_eq!(watcher.fallback(), None);
 }
 
@@ -133,11 +154,17 @@ async fn reading_and_touching_are_no_change() {
     let (_keep, dir) = dir();
     let file = dir.join("a.yaml");
     fs::write(&file, "a").unwrap();
-    let options = WatchOptions { poll: Duration::from_millis(20), ..WatchOptions::default() };
+    let options = WatchOptions {
+        poll: Duration::from_millis(20),
+        ..WatchOptions::default()
+    };
     let (_watcher, mut changes) = start(&[&dir], options).await;
     for _ in 0..50 {
         assert_eq!(fs::read_to_string(&file).unwrap(), "a");
-        fs::File::open(&file).unwrap().set_modified(std::time::SystemTime::now()).unwrap();
+        fs::File::open(&file)
+            .unwrap()
+            .set_modified(std::time::SystemTime::now())
+            .unwrap();
         tokio::time::sleep(Duration::from_millis(5)).await; // spreads the touches over several looks
     }
     fs::write(&file, "a").unwrap();
@@ -177,7 +204,10 @@ async fn every_hop_of_a_symlink_chain_counts() {
     fs::write(dir.join("e/link"), "e").unwrap();
     fs::rename(dir.join("b"), dir.join("old")).unwrap();
     symlink("e", dir.join("b")).unwrap();
-    until(&mut changes, || fs::read_to_string(&file).is_ok_and(|text| text == "e")).await;
+    until(&mut changes, || {
+        fs::read_to_string(&file).is_ok_and(|text| text == "e")
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -193,7 +223,10 @@ async fn a_directory_gains_and_loses_files() {
     fs::remove_file(dir.join("a.yaml")).unwrap();
     assert_eq!(next(&mut changes).await.paths, [dir.join("a.yaml")]);
     fs::rename(dir.join("b.json"), dir.join("c.yml")).unwrap();
-    assert_eq!(next(&mut changes).await.paths, [dir.join("b.json"), dir.join("c.yml")]);
+    assert_eq!(
+        next(&mut changes).await.paths,
+        [dir.join("b.json"), dir.join("c.yml")]
+    );
 }
 
 #[tokio::test]
@@ -245,7 +278,11 @@ async fn constant_writes_do_not_hold_a_change_back() {
         assert!(begun.elapsed() < PATIENCE, "no change while writes go on");
     };
     assert!(change.is_some());
-    assert!(begun.elapsed() >= Duration::from_millis(900), "{:?}", begun.elapsed());
+    assert!(
+        begun.elapsed() >= Duration::from_millis(900),
+        "{:?}",
+        begun.elapsed()
+    );
 }
 
 #[tokio::test]
@@ -254,14 +291,21 @@ async fn without_inotify_the_poll_finds_it() {
     let file = dir.join("forebay.yaml");
     swap(&dir, 0, "a");
     symlink("..data/forebay.yaml", &file).unwrap();
-    let options = WatchOptions { inotify: false, ..WatchOptions::default() };
+    let options = WatchOptions {
+        inotify: false,
+        ..WatchOptions::default()
+    };
     let (watcher, mut changes) = start(&[&file], options).await;
     assert!(watcher.fallback().is_some());
     for version in 1..3 {
         swap(&dir, version, &version.to_string());
         let written = Instant::now();
         assert_eq!(next(&mut changes).await.paths, [file.clone()]);
-        assert!(written.elapsed() < Duration::from_secs(2), "{:?}", written.elapsed());
+        assert!(
+            written.elapsed() < Duration::from_secs(2),
+            "{:?}",
+            written.elapsed()
+        );
     }
 }
 
@@ -276,7 +320,10 @@ async fn other_paths_can_be_set_while_a_change_waits_to_be_taken() {
     // Nobody takes the changes meanwhile.
     for round in 0..3 {
         fs::write(&a, format!("a{round}")).unwrap();
-        timeout(PATIENCE, watcher.set_paths(vec![a.clone(), b.clone()])).await.unwrap().unwrap();
+        timeout(PATIENCE, watcher.set_paths(vec![a.clone(), b.clone()]))
+            .await
+            .unwrap()
+            .unwrap();
     }
     fs::write(&b, "b2").unwrap();
     let mut seen = Vec::new();

@@ -59,7 +59,8 @@ impl Stamp {
 
     fn settled(&self, now: SystemTime) -> bool {
         let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
-        let (Ok(seconds), Ok(nanos)) = (self.changed.0.try_into(), self.changed.1.try_into()) else {
+        let (Ok(seconds), Ok(nanos)) = (self.changed.0.try_into(), self.changed.1.try_into())
+        else {
             return false;
         };
         Duration::new(seconds, nanos) + SETTLED < now
@@ -69,7 +70,10 @@ impl Stamp {
 /// What a path leads to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Found {
-    File { real: PathBuf, stamp: Stamp },
+    File {
+        real: PathBuf,
+        stamp: Stamp,
+    },
     Directory,
     /// Neither file nor directory, nothing at all, or out of reach; never opened.
     Nothing(ErrorKind),
@@ -121,11 +125,18 @@ impl View {
             path == read && *found == entry.found
         };
         self.files.len() == read.len()
-            && self.files.iter().zip(read).all(|((root, files), (read, entries))| {
-                root == read
-                    && files.len() == entries.len()
-                    && files.iter().zip(entries).all(|(file, entry)| same(file, entry))
-            })
+            && self
+                .files
+                .iter()
+                .zip(read)
+                .all(|((root, files), (read, entries))| {
+                    root == read
+                        && files.len() == entries.len()
+                        && files
+                            .iter()
+                            .zip(entries)
+                            .all(|(file, entry)| same(file, entry))
+                })
     }
 
     /// Reads every file that may have changed since `known`.
@@ -142,7 +153,14 @@ impl View {
                     Some(entry) if entry.settled && entry.found == found => entry.content.clone(),
                     _ => content(&found, hashing),
                 };
-                (path, Entry { found, settled, content })
+                (
+                    path,
+                    Entry {
+                        found,
+                        settled,
+                        content,
+                    },
+                )
             };
             let entries = files.into_iter().map(read).collect();
             contents.insert(root, entries);
@@ -226,7 +244,11 @@ impl View {
     }
 
     fn note(&mut self, dir: &Path, name: OsString) {
-        self.dirs.entry(dir.to_owned()).or_default().names.insert(name);
+        self.dirs
+            .entry(dir.to_owned())
+            .or_default()
+            .names
+            .insert(name);
     }
 }
 
@@ -253,9 +275,10 @@ fn config_files(dir: &Path) -> io::Result<Vec<OsString>> {
 
 fn found(reached: io::Result<(PathBuf, Metadata)>) -> Found {
     match reached {
-        Ok((real, metadata)) if metadata.is_file() => {
-            Found::File { real, stamp: Stamp::of(&metadata) }
-        }
+        Ok((real, metadata)) if metadata.is_file() => Found::File {
+            real,
+            stamp: Stamp::of(&metadata),
+        },
         Ok(_) => Found::Nothing(ErrorKind::InvalidInput), // a pipe or device: reading might never end
         Err(error) => Found::Nothing(error.kind()),
     }

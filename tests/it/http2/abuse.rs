@@ -34,7 +34,9 @@ impl Neighbour {
             let (mut served, mut slowest) = (0, Duration::ZERO);
             while stopped.try_recv().is_err() {
                 let asked = Instant::now();
-                client.send("GET /neighbour HTTP/1.1\r\nhost: t\r\n\r\n").await;
+                client
+                    .send("GET /neighbour HTTP/1.1\r\nhost: t\r\n\r\n")
+                    .await;
                 assert_eq!(client.answer().await.status, 200);
                 slowest = slowest.max(asked.elapsed());
                 served += 1;
@@ -46,14 +48,17 @@ impl Neighbour {
 
     async fn served(self) -> (u32, Duration) {
         let _ = self.stop.send(());
-        soon("the neighbour's last answer", self.task).await.unwrap()
+        soon("the neighbour's last answer", self.task)
+            .await
+            .unwrap()
     }
 }
 
 /// Writes all, or as much as the proxy takes before it closes or stops to read for a second.
 async fn flood(raw: &mut RawH2, bytes: &[u8]) {
     for piece in bytes.chunks(64 << 10) {
-        let written = tokio::time::timeout(Duration::from_secs(1), raw.stream.write_all(piece)).await;
+        let written =
+            tokio::time::timeout(Duration::from_secs(1), raw.stream.write_all(piece)).await;
         if !matches!(written, Ok(Ok(()))) {
             return;
         }
@@ -82,12 +87,27 @@ async fn a_stream_whose_window_stays_closed_is_cut_and_no_other() {
     let began = Instant::now();
     let (answer, _request) = client.begin(get("/"), true).await;
     let body = soon("a head", answer).await.unwrap().into_body();
-    assert_eq!(client.get("/empty").await.status(), 204, "another stream is served meanwhile");
+    assert_eq!(
+        client.get("/empty").await.status(),
+        204,
+        "another stream is served meanwhile"
+    );
     let end = soon("the cut", h2::whole(body)).await;
     assert!(end.as_ref().is_err_and(::h2::Error::is_reset), "{end:?}");
-    assert!(began.elapsed() >= Duration::from_millis(300), "{:?}", began.elapsed());
-    until("the upstream is free", async || proxy.metric("forebay_endpoint_in_flight", &[]) == 0.0).await;
-    assert_eq!(client.get("/empty").await.status(), 204, "the connection lives");
+    assert!(
+        began.elapsed() >= Duration::from_millis(300),
+        "{:?}",
+        began.elapsed()
+    );
+    until("the upstream is free", async || {
+        proxy.metric("forebay_endpoint_in_flight", &[]) == 0.0
+    })
+    .await;
+    assert_eq!(
+        client.get("/empty").await.status(),
+        204,
+        "the connection lives"
+    );
     proxy.stop().await;
 }
 
@@ -103,7 +123,10 @@ async fn a_window_that_drips_is_cut_too() {
     raw.until(kind::HEADERS).await.unwrap();
     let began = Instant::now();
     loop {
-        raw.stream.write_all(&frame(8, 0, 1, &[0, 0, 0, 1])).await.unwrap();
+        raw.stream
+            .write_all(&frame(8, 0, 1, &[0, 0, 0, 1]))
+            .await
+            .unwrap();
         let next = tokio::time::timeout(Duration::from_millis(5), raw.next()).await;
         if let Ok(Some(frame)) = &next
             && frame.kind == kind::RST_STREAM
@@ -111,9 +134,15 @@ async fn a_window_that_drips_is_cut_too() {
             break;
         }
         assert!(!matches!(next, Ok(None)), "only the stream should end");
-        assert!(began.elapsed() < Duration::from_secs(10), "a drip keeps the stream");
+        assert!(
+            began.elapsed() < Duration::from_secs(10),
+            "a drip keeps the stream"
+        );
     }
-    until("the upstream is free", async || proxy.metric("forebay_endpoint_in_flight", &[]) == 0.0).await;
+    until("the upstream is free", async || {
+        proxy.metric("forebay_endpoint_in_flight", &[]) == 0.0
+    })
+    .await;
     proxy.stop().await;
 }
 
@@ -127,9 +156,21 @@ async fn a_client_that_stops_reading_its_socket_is_closed() {
     bytes.extend(frame(8, 0, 0, &[0x7f, 0, 0, 0])); // the connection's window
     bytes.extend(frame(kind::HEADERS, 5, 1, &block(&[])));
     raw.stream.write_all(&bytes).await.unwrap();
-    until("the connection is closed", async || proxy.metric("forebay_connections", &[]) == 0.0).await;
-    until("the upstream is free", async || proxy.metric("forebay_endpoint_in_flight", &[]) == 0.0).await;
-    assert_eq!(proxy.metric("forebay_connection_errors_total", &["reason=\"write_stall\""]), 1.0);
+    until("the connection is closed", async || {
+        proxy.metric("forebay_connections", &[]) == 0.0
+    })
+    .await;
+    until("the upstream is free", async || {
+        proxy.metric("forebay_endpoint_in_flight", &[]) == 0.0
+    })
+    .await;
+    assert_eq!(
+        proxy.metric(
+            "forebay_connection_errors_total",
+            &["reason=\"write_stall\""]
+        ),
+        1.0
+    );
     proxy.stop().await;
 }
 
@@ -148,12 +189,24 @@ async fn rapid_resets_end_the_connection_and_hurt_no_neighbour() {
     if let Some(goaway) = raw.until(kind::GOAWAY).await {
         assert_eq!(goaway.code(), CALM);
     }
-    until("the connection is closed", async || proxy.metric("forebay_connections", &[]) == 1.0).await;
+    until("the connection is closed", async || {
+        proxy.metric("forebay_connections", &[]) == 1.0
+    })
+    .await;
     let (served, slowest) = neighbour.served().await;
-    assert!(served > 0 && slowest < Duration::from_secs(1), "{served} answers, the slowest in {slowest:?}");
-    until("nothing is in flight", async || proxy.metric("forebay_endpoint_in_flight", &[]) == 0.0).await;
+    assert!(
+        served > 0 && slowest < Duration::from_secs(1),
+        "{served} answers, the slowest in {slowest:?}"
+    );
+    until("nothing is in flight", async || {
+        proxy.metric("forebay_endpoint_in_flight", &[]) == 0.0
+    })
+    .await;
     let reached = upstream.text().matches("GET / HTTP").count();
-    assert!(reached < 2_000, "{reached} of 10 000 reset requests reached the upstream");
+    assert!(
+        reached < 2_000,
+        "{reached} of 10 000 reset requests reached the upstream"
+    );
     proxy.stop().await;
 }
 
@@ -166,7 +219,12 @@ async fn a_header_block_without_end_is_bounded() {
         let mut raw = RawH2::connect(proxy.address()).await;
         let mut bytes = frame(kind::HEADERS, 1, 1, &block(&[]));
         let field = block(&[("x-filler", "0123456789")]).split_off(block(&[]).len());
-        let piece: Vec<u8> = field.iter().copied().cycle().take(size / field.len() * field.len()).collect();
+        let piece: Vec<u8> = field
+            .iter()
+            .copied()
+            .cycle()
+            .take(size / field.len() * field.len())
+            .collect();
         for _ in 0..if size > 1000 { 1_000 } else { 50_000 } {
             bytes.extend(frame(kind::CONTINUATION, 0, 1, &piece));
         }
@@ -174,7 +232,10 @@ async fn a_header_block_without_end_is_bounded() {
         if let Some(goaway) = raw.until(kind::GOAWAY).await {
             assert_ne!(goaway.code(), 0);
         }
-        until("the connection is closed", async || proxy.metric("forebay_connections", &[]) == 0.0).await;
+        until("the connection is closed", async || {
+            proxy.metric("forebay_connections", &[]) == 0.0
+        })
+        .await;
     }
     assert!(resident().saturating_sub(before) < 128 << 20);
     assert_eq!(upstream.transcripts().len(), 0);
@@ -195,14 +256,23 @@ async fn floods_of_control_frames_that_nobody_reads_the_answers_of_are_bounded()
     ] {
         let mut raw = RawH2::connect(proxy.address()).await;
         if what == "empty DATA" {
-            raw.stream.write_all(&frame(kind::HEADERS, 4, 1, &block(&[]))).await.unwrap();
+            raw.stream
+                .write_all(&frame(kind::HEADERS, 4, 1, &block(&[])))
+                .await
+                .unwrap();
         }
         flood(&mut raw, &bytes.repeat(200_000)).await;
         drop(raw);
     }
-    until("they are gone", async || proxy.metric("forebay_connections", &[]) == 1.0).await;
+    until("they are gone", async || {
+        proxy.metric("forebay_connections", &[]) == 1.0
+    })
+    .await;
     let (served, slowest) = neighbour.served().await;
-    assert!(served > 0 && slowest < Duration::from_secs(1), "{served} answers, the slowest in {slowest:?}");
+    assert!(
+        served > 0 && slowest < Duration::from_secs(1),
+        "{served} answers, the slowest in {slowest:?}"
+    );
     let grown = resident().saturating_sub(before);
     assert!(grown < 128 << 20, "grown by {grown} bytes");
     proxy.stop().await;
@@ -222,11 +292,16 @@ async fn what_breaks_the_grammar_is_refused_before_the_gateway() {
     ];
     for fields in cases {
         let mut raw = RawH2::connect(proxy.address()).await;
-        raw.stream.write_all(&frame(kind::HEADERS, 5, 1, &block(fields))).await.unwrap();
+        raw.stream
+            .write_all(&frame(kind::HEADERS, 5, 1, &block(fields)))
+            .await
+            .unwrap();
         let refused = loop {
             match raw.next().await {
                 None => break true,
-                Some(frame) if frame.kind == kind::GOAWAY || frame.kind == kind::RST_STREAM => break true,
+                Some(frame) if frame.kind == kind::GOAWAY || frame.kind == kind::RST_STREAM => {
+                    break true;
+                }
                 Some(frame) if frame.kind == kind::HEADERS => break frame.payload[0] == 0x8c, // 400, indexed
                 Some(_) => {}
             }

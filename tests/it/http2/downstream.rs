@@ -32,7 +32,11 @@ async fn both_versions_share_a_cleartext_listener() {
     assert_eq!((answer.status(), &answer.body[..]), (200, &b"hello"[..]));
     let head = upstream.text();
     assert!(head.starts_with("GET /b?x=1 HTTP/1.1\r\n"), "{head}");
-    for field in ["host: test\r\n", "x-forwarded-host: test\r\n", "x-forwarded-proto: http\r\n"] {
+    for field in [
+        "host: test\r\n",
+        "x-forwarded-host: test\r\n",
+        "x-forwarded-proto: http\r\n",
+    ] {
         assert!(head.contains(field), "{field} in {head}");
     }
     assert!(!head.to_lowercase().contains("\r\nconnection:"), "{head}");
@@ -55,8 +59,14 @@ async fn a_hundred_streams_get_their_own_answers_over_one_connection() {
         });
     }
     soon("all answers", streams.join_all()).await;
-    assert_eq!(proxy.metric("forebay_connections", &["listener=\"main\""]), 1.0);
-    until("the route is idle", async || proxy.metric("forebay_requests_in_flight", &[]) == 0.0).await;
+    assert_eq!(
+        proxy.metric("forebay_connections", &["listener=\"main\""]),
+        1.0
+    );
+    until("the route is idle", async || {
+        proxy.metric("forebay_requests_in_flight", &[]) == 0.0
+    })
+    .await;
     proxy.stop().await;
 }
 
@@ -65,7 +75,12 @@ async fn an_authority_that_is_not_the_host_is_refused() {
     let upstream = Upstream::fixed("ok").await;
     let proxy = Proxy::start(&forward_to(&[upstream.address])).await;
     let client = H2::connect(proxy.address()).await;
-    let with_host = |host: &str| Request::get("http://test/").header("host", host).body(()).unwrap();
+    let with_host = |host: &str| {
+        Request::get("http://test/")
+            .header("host", host)
+            .body(())
+            .unwrap()
+    };
     let refused = client.send(with_host("other")).await.unwrap();
     assert_eq!((refused.status(), refused.reason()), (400, "bad_host"));
     assert_eq!(client.send(with_host("TEST")).await.unwrap().status(), 200);
@@ -81,8 +96,20 @@ async fn our_refusals_leave_the_connection_open() {
     for (request, status, reason) in [
         (get("/%2F"), 400, "bad_path"),
         (get("/%00"), 400, "bad_path"),
-        (Request::get("http://test:x/").body(()).unwrap(), 400, "bad_host"),
-        (Request::builder().method("TRACE").uri("http://test/").body(()).unwrap(), 405, "method_not_allowed"),
+        (
+            Request::get("http://test:x/").body(()).unwrap(),
+            400,
+            "bad_host",
+        ),
+        (
+            Request::builder()
+                .method("TRACE")
+                .uri("http://test/")
+                .body(())
+                .unwrap(),
+            405,
+            "method_not_allowed",
+        ),
     ] {
         let answer = client.send(request).await.unwrap();
         assert_eq!((answer.status(), answer.reason()), (status, reason));
@@ -108,7 +135,8 @@ async fn a_reset_stream_resets_the_upstream_in_every_phase() {
             async move {
                 peer.head().await.unwrap();
                 if begun {
-                    peer.write("HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nabc").await;
+                    peer.write("HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nabc")
+                        .await;
                 }
                 peer.closed().await;
                 tell.notify_one();
@@ -128,9 +156,15 @@ async fn a_reset_stream_resets_the_upstream_in_every_phase() {
         let left = Instant::now();
         request.send_reset(Reason::CANCEL);
         let delay = delay_of_end(&upstream, &ended, left).await;
-        assert!(delay < Duration::from_millis(500), "{delay:?}, begun: {begun}");
+        assert!(
+            delay < Duration::from_millis(500),
+            "{delay:?}, begun: {begun}"
+        );
         drop(held);
-        until("nothing is in flight", async || proxy.metric("forebay_endpoint_in_flight", &[]) == 0.0).await;
+        until("nothing is in flight", async || {
+            proxy.metric("forebay_endpoint_in_flight", &[]) == 0.0
+        })
+        .await;
         until("it is counted", async || {
             proxy.metric("forebay_aborted_total", &["reason=\"client_closed\""])
                 + proxy.metric("forebay_refused_total", &["reason=\"client_closed\""])
@@ -161,11 +195,20 @@ async fn an_upstream_that_cuts_its_body_resets_the_stream_and_only_that() {
         let client = H2::connect(proxy.address()).await;
         let (answer, _) = client.begin(get("/"), true).await;
         let mut body = soon("a head", answer).await.unwrap().into_body();
-        assert_eq!(h2::take(&mut body, 3).await, b"abc", "what came before the cut is not lost");
-        let error = soon("an end", h2::whole(body)).await.expect_err("a cut answer looks whole");
+        assert_eq!(
+            h2::take(&mut body, 3).await,
+            b"abc",
+            "what came before the cut is not lost"
+        );
+        let error = soon("an end", h2::whole(body))
+            .await
+            .expect_err("a cut answer looks whole");
         assert!(error.is_reset() && error.is_remote(), "{error:?}");
         assert_eq!(client.get("/whole").await.body, b"whole");
-        assert_eq!(proxy.metric("forebay_aborted_total", &["reason=\"upstream_reset\""]), 1.0);
+        assert_eq!(
+            proxy.metric("forebay_aborted_total", &["reason=\"upstream_reset\""]),
+            1.0
+        );
         proxy.stop().await;
     }
 }
@@ -177,17 +220,36 @@ async fn too_many_header_fields_are_431_on_both_versions() {
     let client = H2::connect(proxy.address()).await;
     let with = |count: usize| {
         let request = Request::get("http://test/");
-        (0..count).fold(request, |request, n| request.header(format!("x-{n}"), "v")).body(()).unwrap()
+        (0..count)
+            .fold(request, |request, n| request.header(format!("x-{n}"), "v"))
+            .body(())
+            .unwrap()
     };
     assert_eq!(client.send(with(20)).await.unwrap().status(), 200);
     let refused = client.send(with(21)).await.unwrap();
-    assert_eq!((refused.status(), refused.reason()), (431, "headers_too_large"));
+    assert_eq!(
+        (refused.status(), refused.reason()),
+        (431, "headers_too_large")
+    );
     assert_eq!(client.get("/").await.status(), 200);
     // A cookie in crumbs is still many fields.
-    let crumbs = (0..30).fold(Request::get("http://test/"), |r, n| r.header("cookie", format!("c{n}=v")));
-    assert_eq!(client.send(crumbs.body(()).unwrap()).await.unwrap().status(), 431);
+    let crumbs = (0..30).fold(Request::get("http://test/"), |r, n| {
+        r.header("cookie", format!("c{n}=v"))
+    });
+    assert_eq!(
+        client
+            .send(crumbs.body(()).unwrap())
+            .await
+            .unwrap()
+            .status(),
+        431
+    );
     let many: String = (0..21).map(|n| format!("x-{n}: v\r\n")).collect();
-    let answer = Client::once(proxy.address(), format!("GET / HTTP/1.1\r\nhost: t\r\n{many}\r\n")).await;
+    let answer = Client::once(
+        proxy.address(),
+        format!("GET / HTTP/1.1\r\nhost: t\r\n{many}\r\n"),
+    )
+    .await;
     assert_eq!(answer.status, 431);
     proxy.stop().await;
 }
@@ -195,17 +257,31 @@ async fn too_many_header_fields_are_431_on_both_versions() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_head_of_many_bytes_is_refused_and_the_connection_lives() {
     let upstream = Upstream::fixed("ok").await;
-    for (limit, fits, too_large) in [("", 12 << 10, 20 << 10), ("header_bytes: 4KiB", 3 << 10, 6 << 10)] {
+    for (limit, fits, too_large) in [
+        ("", 12 << 10, 20 << 10),
+        ("header_bytes: 4KiB", 3 << 10, 6 << 10),
+    ] {
         let proxy = Proxy::start(&shape(limit, "", upstream.address)).await;
         let client = H2::connect(proxy.address()).await;
-        let with = |bytes: usize| Request::get("http://test/").header("x-big", "v".repeat(bytes)).body(()).unwrap();
+        let with = |bytes: usize| {
+            Request::get("http://test/")
+                .header("x-big", "v".repeat(bytes))
+                .body(())
+                .unwrap()
+        };
         assert_eq!(client.send(with(fits)).await.unwrap().status(), 200);
         assert_eq!(client.send(with(too_large)).await.unwrap().status(), 431);
         assert_eq!(client.get("/").await.status(), 200);
         // What is absurd costs the connection.
-        let error = client.send(with(200 << 10)).await.expect_err("200 KiB of head");
+        let error = client
+            .send(with(200 << 10))
+            .await
+            .expect_err("200 KiB of head");
         assert!(error.is_go_away() || error.is_io(), "{error:?}");
-        assert_eq!(H2::connect(proxy.address()).await.get("/").await.status(), 200);
+        assert_eq!(
+            H2::connect(proxy.address()).await.get("/").await.status(),
+            200
+        );
         proxy.stop().await;
     }
 }
@@ -227,7 +303,11 @@ async fn streams_beyond_the_limit_wait_at_the_client_and_rude_ones_are_refused()
     let proxy = Proxy::start(&shape("h2_streams: 4", "", upstream.address)).await;
     let mut raw = RawH2::connect(proxy.address()).await;
     let settings = raw.until(kind::SETTINGS).await.unwrap();
-    let most = settings.payload.chunks(6).find(|s| s[..2] == [0, 3]).expect("MAX_CONCURRENT_STREAMS");
+    let most = settings
+        .payload
+        .chunks(6)
+        .find(|s| s[..2] == [0, 3])
+        .expect("MAX_CONCURRENT_STREAMS");
     assert_eq!(most[2..], [0, 0, 0, 4]);
     for stream in [1, 3, 5, 7, 9] {
         tokio::io::AsyncWriteExt::write_all(
@@ -239,12 +319,19 @@ async fn streams_beyond_the_limit_wait_at_the_client_and_rude_ones_are_refused()
     }
     let refused = raw.until(kind::RST_STREAM).await.unwrap();
     assert_eq!((refused.stream, refused.code()), (9, 7), "REFUSED_STREAM");
-    until("four wait upstream", async || upstream.transcripts().len() == 4).await;
+    until("four wait upstream", async || {
+        upstream.transcripts().len() == 4
+    })
+    .await;
     release.add_permits(4);
     for _ in 0..4 {
         assert_eq!(raw.until(kind::HEADERS).await.unwrap().flags & 4, 4);
     }
-    assert_eq!(upstream.transcripts().len(), 4, "the fifth never reached the upstream");
+    assert_eq!(
+        upstream.transcripts().len(),
+        4,
+        "the fifth never reached the upstream"
+    );
     proxy.stop().await;
 }
 
@@ -262,7 +349,10 @@ async fn trailers_of_an_http1_upstream_reach_the_client() {
     .await;
     let proxy = Proxy::start(&forward_to(&[upstream.address])).await;
     let answer = H2::connect(proxy.address()).await.get("/").await;
-    assert_eq!((&answer.body[..], answer.trailer("x-sum")), (&b"abc"[..], "42"));
+    assert_eq!(
+        (&answer.body[..], answer.trailer("x-sum")),
+        (&b"abc"[..], "42")
+    );
     assert_eq!(answer.field("transfer-encoding"), "");
     proxy.stop().await;
 }
@@ -285,18 +375,39 @@ async fn a_body_and_its_trailers_reach_an_http1_upstream() {
     body.send_data(Bytes::from_static(b"abc"), false).unwrap();
     upstream.saw("abc").await; // streamed, not gathered
     body.send_trailers(fields(&[("x-sum", "42")])).unwrap();
-    assert_eq!(soon("an answer", h2::collect(answer)).await.unwrap().status(), 200);
+    assert_eq!(
+        soon("an answer", h2::collect(answer))
+            .await
+            .unwrap()
+            .status(),
+        200
+    );
     let text = upstream.text();
     assert!(text.contains("transfer-encoding: chunked\r\n"), "{text}");
-    assert!(text.ends_with("3\r\nabc\r\n0\r\nx-sum: 42\r\n\r\n"), "{text}");
+    assert!(
+        text.ends_with("3\r\nabc\r\n0\r\nx-sum: 42\r\n\r\n"),
+        "{text}"
+    );
     // A declared length stays a length.
-    let request = post("/length").header("content-length", "3").body(()).unwrap();
+    let request = post("/length")
+        .header("content-length", "3")
+        .body(())
+        .unwrap();
     let (answer, mut body) = client.begin(request, false).await;
     body.send_data(Bytes::from_static(b"xyz"), true).unwrap();
-    assert_eq!(soon("an answer", h2::collect(answer)).await.unwrap().status(), 200);
+    assert_eq!(
+        soon("an answer", h2::collect(answer))
+            .await
+            .unwrap()
+            .status(),
+        200
+    );
     let text = upstream.text();
     let last = text.split("POST /length").nth(1).unwrap();
-    assert!(last.contains("content-length: 3\r\n") && last.ends_with("\r\n\r\nxyz"), "{last}");
+    assert!(
+        last.contains("content-length: 3\r\n") && last.ends_with("\r\n\r\nxyz"),
+        "{last}"
+    );
     proxy.stop().await;
 }
 
@@ -310,7 +421,10 @@ async fn a_body_that_breaks_its_declared_length_never_completes_upstream() {
         let (answer, mut body) = client.begin(request, false).await;
         body.send_data(Bytes::from_static(sent), end).unwrap();
         let answer = soon("an end", h2::collect(answer)).await;
-        assert!(answer.as_ref().map_or(true, |a| a.status() >= 400), "{answer:?}");
+        assert!(
+            answer.as_ref().map_or(true, |a| a.status() >= 400),
+            "{answer:?}"
+        );
     }
     assert!(!upstream.text().contains("abcdef"));
     proxy.stop().await;

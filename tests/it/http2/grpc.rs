@@ -21,16 +21,25 @@ fn message(text: &str) -> Bytes {
 
 /// A call of this method.
 fn call(path: &str) -> Request<()> {
-    post(path).header("content-type", "application/grpc").header("te", "trailers").body(()).unwrap()
+    post(path)
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .body(())
+        .unwrap()
 }
 
 fn begin(respond: &mut SendResponse<Bytes>) -> SendStream<Bytes> {
-    let head = Response::builder().header("content-type", "application/grpc").body(()).unwrap();
+    let head = Response::builder()
+        .header("content-type", "application/grpc")
+        .body(())
+        .unwrap();
     respond.send_response(head, false).unwrap()
 }
 
 fn finish(mut stream: SendStream<Bytes>, status: &'static str) {
-    stream.send_trailers(fields(&[("grpc-status", status), ("grpc-message", "done")])).unwrap();
+    stream
+        .send_trailers(fields(&[("grpc-status", status), ("grpc-message", "done")]))
+        .unwrap();
 }
 
 /// Echoes each block as it comes, then says OK.
@@ -52,16 +61,30 @@ async fn a_unary_call_goes_over_http2_and_ends_with_its_status() {
     let upstream = echoing().await;
     let proxy = Proxy::start(&shape("", "", upstream.address)).await;
     let client = H2::connect(proxy.address()).await;
-    let (answer, mut body) = client.begin(call("/inference.GRPCInferenceService/ModelInfer"), false).await;
+    let (answer, mut body) = client
+        .begin(call("/inference.GRPCInferenceService/ModelInfer"), false)
+        .await;
     body.send_data(message("tensor"), true).unwrap();
     let answer = soon("an answer", h2::collect(answer)).await.unwrap();
-    assert_eq!((answer.status(), answer.field("content-type")), (200, "application/grpc"));
+    assert_eq!(
+        (answer.status(), answer.field("content-type")),
+        (200, "application/grpc")
+    );
     assert_eq!(answer.body, message("tensor"));
-    assert_eq!((answer.trailer("grpc-status"), answer.trailer("grpc-message")), ("0", "done"));
+    assert_eq!(
+        (
+            answer.trailer("grpc-status"),
+            answer.trailer("grpc-message")
+        ),
+        ("0", "done")
+    );
     assert_eq!(answer.field("grpc-status"), "", "the status comes last");
     let head = upstream.heads.lock().unwrap()[0].clone();
     assert_eq!(head.headers["te"], "trailers");
-    assert_eq!(head.uri.path(), "/inference.GRPCInferenceService/ModelInfer");
+    assert_eq!(
+        head.uri.path(),
+        "/inference.GRPCInferenceService/ModelInfer"
+    );
     assert_eq!(head.uri.authority().unwrap(), "test");
     proxy.stop().await;
 }
@@ -72,7 +95,10 @@ async fn a_bidirectional_stream_is_a_conversation() {
     let proxy = Proxy::start(&shape("", "", upstream.address)).await;
     let client = H2::connect(proxy.address()).await;
     let (answer, mut request) = client.begin(call("/s.S/Chat"), false).await;
-    let mut answer = soon("a head before any message", answer).await.unwrap().into_body();
+    let mut answer = soon("a head before any message", answer)
+        .await
+        .unwrap()
+        .into_body();
     for number in 0..20 {
         let said = message(&format!("message {number}"));
         request.send_data(said.clone(), false).unwrap();
@@ -121,8 +147,17 @@ async fn our_refusals_are_one_header_block_with_a_status() {
         let (answer, _) = client.begin(request, true).await;
         let (head, body) = soon("an answer", answer).await.unwrap().into_parts();
         assert!(body.is_end_stream(), "{reason} is not trailers-only");
-        assert_eq!((head.status.as_u16(), &head.headers["content-type"]), (200, &"application/grpc".parse().unwrap()));
-        assert_eq!((&head.headers["grpc-status"], &head.headers["x-forebay-reason"]), (&status.parse().unwrap(), &reason.parse().unwrap()));
+        assert_eq!(
+            (head.status.as_u16(), &head.headers["content-type"]),
+            (200, &"application/grpc".parse().unwrap())
+        );
+        assert_eq!(
+            (
+                &head.headers["grpc-status"],
+                &head.headers["x-forebay-reason"]
+            ),
+            (&status.parse().unwrap(), &reason.parse().unwrap())
+        );
         assert!(!head.headers["grpc-message"].is_empty());
     }
     let request = post("/small.S/M")
@@ -133,7 +168,14 @@ async fn our_refusals_are_one_header_block_with_a_status() {
     let (answer, mut body) = client.begin(request, false).await;
     body.send_data(message("abc"), true).unwrap();
     let answer = soon("an answer", h2::collect(answer)).await.unwrap();
-    assert_eq!((answer.status(), answer.field("grpc-status"), answer.reason()), (200, "8", "body_too_large"));
+    assert_eq!(
+        (
+            answer.status(),
+            answer.field("grpc-status"),
+            answer.reason()
+        ),
+        (200, "8", "body_too_large")
+    );
     proxy.stop().await;
 }
 
@@ -157,7 +199,10 @@ async fn a_call_whose_status_never_came_is_reset_and_never_ok() {
         let mut body = soon("a head", answer).await.unwrap().into_body();
         assert_eq!(h2::take(&mut body, 9).await, message("part"));
         let end = soon("an end", h2::whole(body)).await;
-        assert!(end.as_ref().is_err_and(::h2::Error::is_reset), "{path}: {end:?}");
+        assert!(
+            end.as_ref().is_err_and(::h2::Error::is_reset),
+            "{path}: {end:?}"
+        );
     }
     proxy.stop().await;
 }
@@ -205,6 +250,12 @@ async fn grpc_and_plain_requests_reach_one_cluster_each_in_its_version() {
     assert_eq!(client.get("/").await.body, b"plain");
     let (answer, mut body) = client.begin(call("/s.S/M"), false).await;
     body.send_data(message("m"), true).unwrap();
-    assert_eq!(soon("an answer", h2::collect(answer)).await.unwrap().trailer("grpc-status"), "0");
+    assert_eq!(
+        soon("an answer", h2::collect(answer))
+            .await
+            .unwrap()
+            .trailer("grpc-status"),
+        "0"
+    );
     proxy.stop().await;
 }

@@ -23,7 +23,9 @@ fn answer(respond: &mut SendResponse<Bytes>, body: impl Into<Bytes>) {
 /// Answers each request with its body.
 async fn echo() -> H2Upstream {
     H2Upstream::start(|request, mut respond| async move {
-        let Ok((body, _)) = h2::whole(request.into_body()).await else { return };
+        let Ok((body, _)) = h2::whole(request.into_body()).await else {
+            return;
+        };
         answer(&mut respond, body);
     })
     .await
@@ -39,7 +41,11 @@ async fn an_http1_client_is_translated_for_it() {
         .await;
     let got = client.answer().await;
     assert_eq!((got.status, got.text().as_str()), (200, "hello"));
-    client.send("POST / HTTP/1.1\r\nhost: t\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n").await;
+    client
+        .send(
+            "POST / HTTP/1.1\r\nhost: t\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+        )
+        .await;
     assert_eq!(client.answer().await.text(), "abc");
     let heads = upstream.heads.lock().unwrap().clone();
     let head = &heads[0];
@@ -81,7 +87,10 @@ async fn many_requests_of_many_clients_share_few_connections() {
 #[tokio::test(flavor = "multi_thread")]
 async fn trailers_reach_an_http1_client_that_asks_for_them() {
     let upstream = H2Upstream::start(|_, mut respond| async move {
-        let head = Response::builder().header("trailer", "x-sum").body(()).unwrap();
+        let head = Response::builder()
+            .header("trailer", "x-sum")
+            .body(())
+            .unwrap();
         let mut stream = respond.send_response(head, false).unwrap();
         stream.send_data(Bytes::from_static(b"abc"), false).unwrap();
         stream.send_trailers(fields(&[("x-sum", "42")])).unwrap();
@@ -89,11 +98,18 @@ async fn trailers_reach_an_http1_client_that_asks_for_them() {
     .await;
     let proxy = Proxy::start(&shape("", HTTP2, upstream.address)).await;
     let mut client = Client::connect(proxy.address()).await;
-    client.send("GET / HTTP/1.1\r\nhost: t\r\nte: trailers\r\nconnection: te\r\n\r\n").await;
+    client
+        .send("GET / HTTP/1.1\r\nhost: t\r\nte: trailers\r\nconnection: te\r\n\r\n")
+        .await;
     let head = client.try_head().await.unwrap();
     assert!(head.contains("transfer-encoding: chunked"), "{head}");
-    let body = client.bytes("3\r\nabc\r\n0\r\nx-sum: 42\r\n\r\n".len()).await;
-    assert_eq!(String::from_utf8(body).unwrap(), "3\r\nabc\r\n0\r\nx-sum: 42\r\n\r\n");
+    let body = client
+        .bytes("3\r\nabc\r\n0\r\nx-sum: 42\r\n\r\n".len())
+        .await;
+    assert_eq!(
+        String::from_utf8(body).unwrap(),
+        "3\r\nabc\r\n0\r\nx-sum: 42\r\n\r\n"
+    );
     proxy.stop().await;
 }
 
@@ -109,7 +125,9 @@ async fn a_client_that_leaves_resets_its_stream_and_no_other() {
             }
             let mut stream = respond.send_response(Response::new(()), false).unwrap();
             stream.send_data(Bytes::from_static(b"abc"), false).unwrap();
-            let code = std::future::poll_fn(|cx| stream.poll_reset(cx)).await.unwrap();
+            let code = std::future::poll_fn(|cx| stream.poll_reset(cx))
+                .await
+                .unwrap();
             assert_eq!(code, Reason::CANCEL);
             tell.notify_one();
         }
@@ -128,7 +146,10 @@ async fn a_client_that_leaves_resets_its_stream_and_no_other() {
     request.send_reset(Reason::CANCEL);
     soon("RST_STREAM upstream", ended.notified()).await;
     assert_eq!(other.get("/empty-body").await.body, b"ok");
-    until("nothing is in flight", async || proxy.metric("forebay_endpoint_in_flight", &[]) == 0.0).await;
+    until("nothing is in flight", async || {
+        proxy.metric("forebay_endpoint_in_flight", &[]) == 0.0
+    })
+    .await;
     proxy.stop().await;
 }
 
@@ -146,7 +167,10 @@ async fn a_reset_answer_is_never_a_whole_one() {
         .await;
         let proxy = Proxy::start(&shape("", HTTP2, upstream.address)).await;
         let over_h2 = H2::connect(proxy.address()).await.send(get("/")).await;
-        assert!(over_h2.as_ref().is_err_and(::h2::Error::is_reset), "{reason:?}: {over_h2:?}");
+        assert!(
+            over_h2.as_ref().is_err_and(::h2::Error::is_reset),
+            "{reason:?}: {over_h2:?}"
+        );
         let mut client = Client::connect(proxy.address()).await;
         client.send("GET / HTTP/1.1\r\nhost: t\r\n\r\n").await;
         let over_h1 = client.try_answer().await;
@@ -185,7 +209,8 @@ async fn a_reset_before_the_head_is_502_and_a_refused_stream_is_tried_again() {
 async fn an_upstream_that_does_not_speak_it_is_502() {
     let upstream = crate::support::Upstream::start(|mut peer| async move {
         peer.read().await;
-        peer.write("HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n").await;
+        peer.write("HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n")
+            .await;
     })
     .await;
     let proxy = Proxy::start(&shape("", HTTP2, upstream.address)).await;

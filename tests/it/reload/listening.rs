@@ -1,11 +1,9 @@
 //! Listeners that come, go and cannot be had; clusters that change below requests.
 
-use std::fs;
-
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 
-use super::leading_to;
+use super::{leading_to, put};
 use crate::support::upstream::Peer;
 use crate::support::{Client, Proxy, Upstream, respond, until};
 
@@ -22,7 +20,10 @@ async fn slow(release: std::sync::Arc<tokio::sync::Semaphore>, mut peer: Peer) {
 async fn slow_upstream() -> (Upstream, std::sync::Arc<tokio::sync::Semaphore>) {
     let release = std::sync::Arc::new(tokio::sync::Semaphore::new(0));
     let gate = std::sync::Arc::clone(&release);
-    (Upstream::start(move |peer| slow(std::sync::Arc::clone(&gate), peer)).await, release)
+    (
+        Upstream::start(move |peer| slow(std::sync::Arc::clone(&gate), peer)).await,
+        release,
+    )
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -30,14 +31,24 @@ async fn a_listener_more_is_served_and_one_less_finishes_what_it_has() {
     let (upstream, release) = slow_upstream().await;
     let dir = TempDir::new().unwrap();
     let file = dir.path().join("forebay.yaml");
-    fs::write(&file, leading_to(upstream.address, "")).unwrap();
+    put(&file, &leading_to(upstream.address, ""));
     let proxy = Proxy::start_on(&file).await;
     let main = proxy.address();
 
-    fs::write(&file, leading_to(upstream.address, "- {name: extra, address: '127.0.0.1:0'}\n")).unwrap();
+    put(
+        &file,
+        &leading_to(
+            upstream.address,
+            "- {name: extra, address: '127.0.0.1:0'}\n",
+        ),
+    );
     let _ = proxy.control().reload().await.unwrap();
     let addresses = proxy.control().addresses().await;
-    assert_eq!(addresses[0], ("main".to_owned(), main), "what stays keeps its socket");
+    assert_eq!(
+        addresses[0],
+        ("main".to_owned(), main),
+        "what stays keeps its socket"
+    );
     let extra = addresses[1].1;
     assert_eq!(Client::get(extra, "/").await.status, 200);
 
@@ -48,14 +59,20 @@ async fn a_listener_more_is_served_and_one_less_finishes_what_it_has() {
     idle.send("GET / HTTP/1.1\r\nhost: t\r\n\r\n").await;
     assert_eq!(idle.answer().await.status, 200);
 
-    fs::write(&file, leading_to(upstream.address, "")).unwrap();
+    put(&file, &leading_to(upstream.address, ""));
     let _ = proxy.control().reload().await.unwrap();
     assert_eq!(proxy.control().addresses().await.len(), 1);
-    until("nobody listens any more", async || TcpStream::connect(extra).await.is_err()).await;
+    until("nobody listens any more", async || {
+        TcpStream::connect(extra).await.is_err()
+    })
+    .await;
     assert!(idle.closed().await, "an idle connection ends with FIN");
     release.add_permits(1);
     let last = busy.answer().await;
-    assert_eq!((last.status, last.header("connection")), (200, Some("close")));
+    assert_eq!(
+        (last.status, last.header("connection")),
+        (200, Some("close"))
+    );
     assert!(busy.closed().await);
     assert_eq!(Client::get(main, "/").await.status, 200);
     proxy.stop().await;
@@ -66,16 +83,20 @@ async fn a_listener_that_moves_is_bound_before_the_old_one_closes() {
     let upstream = Upstream::fixed("ok").await;
     let dir = TempDir::new().unwrap();
     let file = dir.path().join("forebay.yaml");
-    fs::write(&file, leading_to(upstream.address, "")).unwrap();
+    put(&file, &leading_to(upstream.address, ""));
     let proxy = Proxy::start_on(&file).await;
     let old = proxy.address();
-    let moved = leading_to(upstream.address, "").replace("'127.0.0.1:0'}\nroutes", "'[::1]:0'}\nroutes");
-    fs::write(&file, moved).unwrap();
+    let moved =
+        leading_to(upstream.address, "").replace("'127.0.0.1:0'}\nroutes", "'[::1]:0'}\nroutes");
+    put(&file, &moved);
     let _ = proxy.control().reload().await.unwrap();
     let new = proxy.control().addresses().await[0].1;
     assert!(new.is_ipv6(), "{new}");
     assert_eq!(Client::get(new, "/").await.status, 200);
-    until("the old address is free", async || TcpStream::connect(old).await.is_err()).await;
+    until("the old address is free", async || {
+        TcpStream::connect(old).await.is_err()
+    })
+    .await;
     proxy.stop().await;
 }
 
@@ -84,21 +105,30 @@ async fn a_listener_that_cannot_be_bound_refuses_the_whole_reload() {
     let upstream = Upstream::fixed("ok").await;
     let dir = TempDir::new().unwrap();
     let file = dir.path().join("forebay.yaml");
-    fs::write(&file, leading_to(upstream.address, "")).unwrap();
+    put(&file, &leading_to(upstream.address, ""));
     let proxy = Proxy::start_on(&file).await;
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let taken_at = taken.local_addr().unwrap();
     let more = format!(
         "- {{name: fine, address: '127.0.0.1:0'}}\n- {{name: taken, address: '{taken_at}'}}\n"
     );
-    fs::write(&file, leading_to(upstream.address, &more).replace("name: r,", "name: other,")).unwrap();
-    let Err(error) = proxy.control().reload().await else { panic!("the port is taken") };
+    put(
+        &file,
+        &leading_to(upstream.address, &more).replace("name: r,", "name: other,"),
+    );
+    let Err(error) = proxy.control().reload().await else {
+        panic!("the port is taken")
+    };
     assert!(error.to_string().contains(&taken_at.to_string()), "{error}");
     let status = proxy.control().status();
     let last = status.last_error.clone().expect("a truthful status");
     assert!(last.message.contains("taken"), "{last:?}");
     assert_eq!((last.line, status.generation), (Some(7), 1), "{last:?}");
-    assert_eq!(proxy.control().addresses().await.len(), 1, "not even the one that could be bound");
+    assert_eq!(
+        proxy.control().addresses().await.len(),
+        1,
+        "not even the one that could be bound"
+    );
     assert_eq!(proxy.control().snapshot().config.routes[0].name, "r");
     assert_eq!(Client::get(proxy.address(), "/").await.status, 200);
     drop(taken);
@@ -114,7 +144,9 @@ async fn a_taken_port_refuses_the_start() {
     let at = taken.local_addr().unwrap();
     let text = leading_to(at, &format!("- {{name: taken, address: '{at}'}}\n"));
     let started = Proxy::try_start(forebay::control::Source::Text(text.as_str().into())).await;
-    let Err(error) = started else { panic!("the port is taken") };
+    let Err(error) = started else {
+        panic!("the port is taken")
+    };
     assert!(error.to_string().contains("`taken`"), "{error}");
 }
 
@@ -124,7 +156,7 @@ async fn endpoints_keep_their_counters_and_connections_by_address() {
     let second = Upstream::fixed("second").await;
     let dir = TempDir::new().unwrap();
     let file = dir.path().join("forebay.yaml");
-    fs::write(&file, leading_to(upstream.address, "")).unwrap();
+    put(&file, &leading_to(upstream.address, ""));
     let proxy = Proxy::start_on(&file).await;
     let mut busy = Client::connect(proxy.address()).await;
     busy.send("GET /slow HTTP/1.1\r\nhost: t\r\n\r\n").await;
@@ -139,18 +171,31 @@ async fn endpoints_keep_their_counters_and_connections_by_address() {
     let base = leading_to(upstream.address, "");
     let one = format!("endpoints: ['{}']", upstream.address);
     for (what, list) in [
-        ("one more", format!("endpoints: ['{}', '{}']", upstream.address, second.address)),
-        ("another weight", format!("endpoints: [{{address: '{}', weight: 7}}]", upstream.address)),
+        (
+            "one more",
+            format!("endpoints: ['{}', '{}']", upstream.address, second.address),
+        ),
+        (
+            "another weight",
+            format!(
+                "endpoints: [{{address: '{}', weight: 7}}]",
+                upstream.address
+            ),
+        ),
         ("another policy", format!("{one}, balance: round_robin")),
         ("gone", format!("endpoints: ['{}']", second.address)),
     ] {
-        fs::write(&file, base.replace(&one, &list)).unwrap();
+        put(&file, &base.replace(&one, &list));
         let _ = proxy.control().reload().await.unwrap();
         assert_eq!(in_flight(), (what != "gone").then_some(1), "{what}");
     }
     assert_eq!(Client::get(proxy.address(), "/").await.text(), "second");
     release.add_permits(1);
-    assert_eq!(busy.answer().await.text(), "ok", "its endpoint is gone, its request is not");
+    assert_eq!(
+        busy.answer().await.text(),
+        "ok",
+        "its endpoint is gone, its request is not"
+    );
     until("nothing is in flight", async || {
         proxy.control().snapshot().clusters["a"].state.requests() == 0
     })
@@ -164,11 +209,14 @@ async fn idle_upstream_connections_survive_a_reload_that_does_not_concern_them()
     let dir = TempDir::new().unwrap();
     let file = dir.path().join("forebay.yaml");
     let base = leading_to(upstream.address, "");
-    fs::write(&file, &base).unwrap();
+    put(&file, &base);
     let proxy = Proxy::start_on(&file).await;
     let mut client = Client::connect(proxy.address()).await;
     for number in 0..5 {
-        fs::write(&file, base.replace("name: r,", &format!("name: r{number},"))).unwrap();
+        put(
+            &file,
+            &base.replace("name: r,", &format!("name: r{number},")),
+        );
         let _ = proxy.control().reload().await.unwrap();
         client.send("GET / HTTP/1.1\r\nhost: t\r\n\r\n").await;
         assert_eq!(client.answer().await.status, 200);

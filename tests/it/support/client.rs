@@ -51,7 +51,10 @@ impl Client {
     pub async fn connect(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).await.unwrap();
         stream.set_nodelay(true).unwrap();
-        Self { stream, buffer: Vec::new() }
+        Self {
+            stream,
+            buffer: Vec::new(),
+        }
     }
 
     /// One request on a connection of its own.
@@ -63,7 +66,11 @@ impl Client {
 
     /// GET on a connection of its own.
     pub async fn get(address: SocketAddr, path: &str) -> Answer {
-        Self::once(address, format!("GET {path} HTTP/1.1\r\nhost: test\r\n\r\n")).await
+        Self::once(
+            address,
+            format!("GET {path} HTTP/1.1\r\nhost: test\r\n\r\n"),
+        )
+        .await
     }
 
     /// Sends bytes.
@@ -73,7 +80,9 @@ impl Client {
 
     async fn more(&mut self) -> bool {
         let mut block = [0u8; 16 << 10];
-        let read = timeout(PATIENCE, self.stream.read(&mut block)).await.expect("the proxy says something");
+        let read = timeout(PATIENCE, self.stream.read(&mut block))
+            .await
+            .expect("the proxy says something");
         match read {
             Ok(0) | Err(_) => false,
             Ok(n) => {
@@ -102,19 +111,26 @@ impl Client {
     ///
     /// When the connection ends before it is complete.
     pub async fn answer(&mut self) -> Answer {
-        self.try_answer().await.unwrap_or_else(|got| panic!("a cut answer: {got:?}"))
+        self.try_answer()
+            .await
+            .unwrap_or_else(|got| panic!("a cut answer: {got:?}"))
     }
 
     /// Reads one whole answer, or what came of it before the connection ended.
     pub async fn try_answer(&mut self) -> Result<Answer, Vec<u8>> {
-        let Some(head) = self.try_head().await else { return Err(std::mem::take(&mut self.buffer)) };
+        let Some(head) = self.try_head().await else {
+            return Err(std::mem::take(&mut self.buffer));
+        };
         let status: u16 = head.split(' ').nth(1).unwrap().parse().unwrap();
         let lower = head.to_ascii_lowercase();
         let mut body = Vec::new();
         if lower.contains("transfer-encoding: chunked") {
             loop {
-                let Some(line) = self.line().await else { return Err(body) };
-                let size = usize::from_str_radix(line.split(';').next().unwrap().trim(), 16).unwrap();
+                let Some(line) = self.line().await else {
+                    return Err(body);
+                };
+                let size =
+                    usize::from_str_radix(line.split(';').next().unwrap().trim(), 16).unwrap();
                 if !self.fill(size + 2).await {
                     body.extend_from_slice(&self.buffer);
                     return Err(body);
@@ -170,7 +186,10 @@ impl Client {
     pub async fn closed(&mut self) -> bool {
         let mut block = [0u8; 4 << 10];
         loop {
-            match timeout(PATIENCE, self.stream.read(&mut block)).await.expect("the proxy closes") {
+            match timeout(PATIENCE, self.stream.read(&mut block))
+                .await
+                .expect("the proxy closes")
+            {
                 Ok(0) => return true,
                 Ok(n) => self.buffer.extend_from_slice(&block[..n]),
                 Err(_) => return false,

@@ -94,7 +94,11 @@ impl H2 {
     }
 
     /// Opens a stream; `end`: without a body.
-    pub async fn begin(&self, request: Request<()>, end: bool) -> (ResponseFuture, SendStream<Bytes>) {
+    pub async fn begin(
+        &self,
+        request: Request<()>,
+        end: bool,
+    ) -> (ResponseFuture, SendStream<Bytes>) {
         let ready = soon("room for a stream", self.sender.clone().ready()).await;
         ready.unwrap().send_request(request, end).unwrap()
     }
@@ -125,7 +129,11 @@ pub fn post(path: &str) -> http::request::Builder {
 pub async fn collect(answer: ResponseFuture) -> Result<Answer, ::h2::Error> {
     let (head, body) = answer.await?.into_parts();
     let (body, trailers) = whole(body).await?;
-    Ok(Answer { head, body, trailers })
+    Ok(Answer {
+        head,
+        body,
+        trailers,
+    })
 }
 
 /// Receives a whole body and its trailers.
@@ -152,7 +160,9 @@ pub async fn take(body: &mut RecvStream, bytes: usize) -> Vec<u8> {
 
 /// A map of these fields.
 pub fn fields(list: &[(&'static str, &'static str)]) -> HeaderMap {
-    let pairs = list.iter().map(|(k, v)| (k.parse().unwrap(), v.parse().unwrap()));
+    let pairs = list
+        .iter()
+        .map(|(k, v)| (k.parse().unwrap(), v.parse().unwrap()));
     pairs.collect()
 }
 
@@ -203,7 +213,12 @@ impl H2Upstream {
                 });
             }
         });
-        Self { address, heads, connections, task }
+        Self {
+            address,
+            heads,
+            connections,
+            task,
+        }
     }
 
     /// Connections so far.
@@ -224,7 +239,9 @@ where
     S: Fn(Request<RecvStream>, SendResponse<Bytes>) -> F,
     F: Future<Output = ()> + Send + 'static,
 {
-    let Ok(mut connection) = ::h2::server::handshake(io).await else { return };
+    let Ok(mut connection) = ::h2::server::handshake(io).await else {
+        return;
+    };
     while let Some(Ok((request, respond))) = connection.accept().await {
         let (head, body) = request.into_parts();
         seen.lock().unwrap().push(head.clone());
@@ -276,20 +293,35 @@ impl RawH2 {
     pub async fn connect(address: SocketAddr) -> Self {
         let mut stream = TcpStream::connect(address).await.unwrap();
         stream.set_nodelay(true).unwrap();
-        stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
-        stream.write_all(&frame(kind::SETTINGS, 0, 0, &[])).await.unwrap();
+        stream
+            .write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+            .await
+            .unwrap();
+        stream
+            .write_all(&frame(kind::SETTINGS, 0, 0, &[]))
+            .await
+            .unwrap();
         Self { stream }
     }
 
     /// Reads a frame; `None` at the end of the connection, however it ends.
     pub async fn next(&mut self) -> Option<Frame> {
         let mut head = [0u8; 9];
-        soon("a frame", self.stream.read_exact(&mut head)).await.ok()?;
+        soon("a frame", self.stream.read_exact(&mut head))
+            .await
+            .ok()?;
         let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
         let mut payload = vec![0u8; length];
-        soon("a payload", self.stream.read_exact(&mut payload)).await.ok()?;
+        soon("a payload", self.stream.read_exact(&mut payload))
+            .await
+            .ok()?;
         let stream = u32::from_be_bytes(head[5..9].try_into().unwrap());
-        Some(Frame { kind: head[3], flags: head[4], stream, payload })
+        Some(Frame {
+            kind: head[3],
+            flags: head[4],
+            stream,
+            payload,
+        })
     }
 
     /// Reads until a frame of this kind comes; `None` when the connection ends first.
@@ -317,7 +349,10 @@ pub fn block(more: &[(&str, &str)]) -> Vec<u8> {
     let mut block = vec![0x82, 0x86, 0x84, 0x01, 4];
     block.extend(b"test");
     for (name, value) in more {
-        assert!(name.len() < 127 && value.len() < 127, "a length of one byte");
+        assert!(
+            name.len() < 127 && value.len() < 127,
+            "a length of one byte"
+        );
         block.extend([0x00, name.len() as u8]);
         block.extend(name.as_bytes());
         block.push(value.len() as u8);

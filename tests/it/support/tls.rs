@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use rustls::client::Resumption;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -37,7 +38,9 @@ impl Authority {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let dir = tempfile::tempdir().unwrap();
-        params.distinguished_name.push(DnType::CommonName, dir.path().display().to_string());
+        params
+            .distinguished_name
+            .push(DnType::CommonName, dir.path().display().to_string());
         let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
         fs::write(dir.path().join("ca.crt"), issuer.pem()).unwrap();
         Self { issuer, dir }
@@ -52,7 +55,9 @@ impl Authority {
     pub fn pems(&self, names: &[&str]) -> (String, String) {
         let names: Vec<String> = names.iter().map(|&n| n.to_owned()).collect();
         let key = KeyPair::generate().unwrap();
-        let certificate = CertificateParams::new(names).unwrap().signed_by(&key, &self.issuer);
+        let certificate = CertificateParams::new(names)
+            .unwrap()
+            .signed_by(&key, &self.issuer);
         (certificate.unwrap().pem(), key.serialize_pem())
     }
 
@@ -65,7 +70,11 @@ impl Authority {
 
     /// `{certificate: …, key: …}` of what was issued as `stem`.
     pub fn pair(&self, stem: &str) -> String {
-        let path = |extension| self.path(&format!("{stem}.{extension}")).display().to_string();
+        let path = |extension| {
+            self.path(&format!("{stem}.{extension}"))
+                .display()
+                .to_string()
+        };
         format!("certificate: '{}', key: '{}'", path("crt"), path("key"))
     }
 
@@ -91,7 +100,11 @@ impl Authority {
     }
 
     /// A client that trusts this authority and shows a certificate of another.
-    pub fn client_showing(&self, alpn: &[&str], identity: Option<(&Self, &str)>) -> Arc<ClientConfig> {
+    pub fn client_showing(
+        &self,
+        alpn: &[&str],
+        identity: Option<(&Self, &str)>,
+    ) -> Arc<ClientConfig> {
         let builder = ClientConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()
             .unwrap()
@@ -104,6 +117,7 @@ impl Authority {
             }
         };
         config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
+        config.resumption = Resumption::disabled(); // each handshake shows a certificate
         Arc::new(config)
     }
 
@@ -141,7 +155,9 @@ pub async fn connect(
 
 /// The leaf that the server showed.
 pub fn shown(stream: &TlsStream<TcpStream>) -> CertificateDer<'static> {
-    stream.get_ref().1.peer_certificates().unwrap()[0].clone().into_owned()
+    stream.get_ref().1.peer_certificates().unwrap()[0]
+        .clone()
+        .into_owned()
 }
 
 /// One GET on an open connection: status and everything that came, head first.
@@ -191,7 +207,9 @@ impl TlsUpstream {
             while let Ok((socket, _)) = listener.accept().await {
                 let acceptor = acceptor.clone();
                 tokio::spawn(async move {
-                    let Ok(mut stream) = acceptor.accept(socket).await else { return };
+                    let Ok(mut stream) = acceptor.accept(socket).await else {
+                        return;
+                    };
                     let mut got = Vec::new();
                     while stream.read_buf(&mut got).await.is_ok_and(|n| n > 0) {
                         if got.ends_with(b"\r\n\r\n") {

@@ -49,10 +49,19 @@ impl Upstream {
                     all.push(Arc::clone(&transcript));
                     all.len() - 1
                 };
-                tokio::spawn(script(Peer { stream, buffer: Vec::new(), transcript, number }));
+                tokio::spawn(script(Peer {
+                    stream,
+                    buffer: Vec::new(),
+                    transcript,
+                    number,
+                }));
             }
         });
-        Self { address, connections, task }
+        Self {
+            address,
+            connections,
+            task,
+        }
     }
 
     /// Answers every request with 200 and this body, keeping connections open.
@@ -69,17 +78,28 @@ impl Upstream {
 
     /// Everything that each connection brought, in the order of their arrival.
     pub fn transcripts(&self) -> Vec<Vec<u8>> {
-        self.connections.lock().unwrap().iter().map(|t| t.lock().unwrap().clone()).collect()
+        self.connections
+            .lock()
+            .unwrap()
+            .iter()
+            .map(|t| t.lock().unwrap().clone())
+            .collect()
     }
 
     /// All bytes of all connections as text.
     pub fn text(&self) -> String {
-        self.transcripts().iter().map(|t| String::from_utf8_lossy(t).into_owned()).collect()
+        self.transcripts()
+            .iter()
+            .map(|t| String::from_utf8_lossy(t).into_owned())
+            .collect()
     }
 
     /// Waits until the text of all connections contains `needle`.
     pub async fn saw(&self, needle: &str) {
-        until(&format!("upstream saw {needle:?}"), async || self.text().contains(needle)).await;
+        until(&format!("upstream saw {needle:?}"), async || {
+            self.text().contains(needle)
+        })
+        .await;
     }
 }
 
@@ -97,7 +117,10 @@ impl Peer {
             Ok(0) | Err(_) => false,
             Ok(n) => {
                 self.buffer.extend_from_slice(&block[..n]);
-                self.transcript.lock().unwrap().extend_from_slice(&block[..n]);
+                self.transcript
+                    .lock()
+                    .unwrap()
+                    .extend_from_slice(&block[..n]);
                 true
             }
         }
@@ -155,7 +178,11 @@ impl Peer {
         loop {
             match self.stream.read(&mut block).await {
                 Ok(0) => return true,
-                Ok(n) => self.transcript.lock().unwrap().extend_from_slice(&block[..n]),
+                Ok(n) => self
+                    .transcript
+                    .lock()
+                    .unwrap()
+                    .extend_from_slice(&block[..n]),
                 Err(_) => return false,
             }
         }
@@ -164,5 +191,9 @@ impl Peer {
 
 /// A whole answer with a length.
 pub fn respond(status: u16, body: &str) -> Vec<u8> {
-    format!("HTTP/1.1 {status} X\r\ncontent-length: {}\r\n\r\n{body}", body.len()).into_bytes()
+    format!(
+        "HTTP/1.1 {status} X\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    )
+    .into_bytes()
 }
