@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use forebay_config::rewrite::{RequestOrigin, location};
-use forebay_config::{Action, Route};
+use forebay_config::{Action, Route, ServerKind};
 use http::header::{ACCEPT, ALLOW, CONTENT_LENGTH, CONTENT_TYPE, LOCATION, RETRY_AFTER};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
@@ -10,8 +10,8 @@ use hyper::body::Incoming;
 use crate::canonical::Target;
 use crate::connection::Connection;
 use crate::error::Reason;
-use crate::gateway::is_grpc;
 use crate::headers::{Survey, X_FOREBAY_REASON};
+use crate::outgoing::is_grpc;
 
 /// Why a request is refused, and what goes with it.
 #[derive(Debug)]
@@ -81,6 +81,27 @@ impl Manners {
         } else {
             Shape::OpenAi
         })
+    }
+}
+
+impl Manners {
+    /// What is known once the request has a cluster: some servers' clients expect their own shape on every path.
+    #[must_use]
+    pub fn for_server(self, kind: Option<ServerKind>) -> Self {
+        let speaks_inference = matches!(
+            kind,
+            Some(
+                ServerKind::TensorflowServing
+                    | ServerKind::Onnxruntime
+                    | ServerKind::Triton
+                    | ServerKind::KserveV1
+                    | ServerKind::KserveV2
+            )
+        );
+        match self.0 {
+            Shape::OpenAi if speaks_inference => Self(Shape::Inference),
+            _ => self,
+        }
     }
 }
 

@@ -13,7 +13,6 @@ use hyper::body::Incoming;
 use crate::answer::Refusal;
 use crate::connection::Connection;
 use crate::error::Reason;
-use crate::gateway;
 use crate::headers::Survey;
 
 /// Where a request wants to go.
@@ -39,7 +38,7 @@ pub fn check_framing(
     limits: &Limits,
 ) -> Result<(), Refusal> {
     let headers = request.headers();
-    if gateway::is_refused_method(request.method()) {
+    if is_refused_method(request.method()) {
         return Err(Refusal::method_not_allowed(&[]));
     }
     if headers.len() > limits.headers as usize {
@@ -142,4 +141,9 @@ fn authority<'r>(
     // HTTP/1.1 in absolute form: the target wins over Host (RFC 9112 §3.2.2).
     let value = HeaderValue::from_str(authority.as_str()).map_err(|_| Reason::BadHost)?;
     Ok((value, authority.as_str()))
+}
+
+/// True for methods that no route is asked for.
+fn is_refused_method(method: &Method) -> bool {
+    method == Method::CONNECT || method == Method::TRACE
 }

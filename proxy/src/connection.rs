@@ -1,12 +1,9 @@
 //! One client's connection: its phase, its one timer, and the hyper machinery between socket and gateway.
 
 use std::cell::{Cell, RefCell};
-use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
-use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::HeaderValue;
@@ -14,8 +11,8 @@ use tokio::time::Instant;
 
 use crate::error::Reason;
 use crate::exchange::Exchange;
-use crate::flow::{Flow, LazyTimer};
-use crate::io::{Departure, Wire};
+use crate::flow::Flow;
+use crate::io::Wire;
 use crate::listener::ListenerHandle;
 use crate::snapshot::{ListenerView, WorkerSnapshot};
 use crate::tls::Loaded;
@@ -159,7 +156,7 @@ impl Connection {
     }
 
     /// Tells this connection from the worker's others while it lives.
-    fn key(&self) -> usize {
+    pub(crate) fn key(&self) -> usize {
         std::ptr::from_ref(self).addr()
     }
 
@@ -226,12 +223,12 @@ impl Connection {
     }
 
     /// For the HTTP/2 stream task that is spawned right after its request began.
-    fn take_flow(&self) -> Option<Rc<Flow>> {
+    pub(crate) fn take_flow(&self) -> Option<Rc<Flow>> {
         self.flow.borrow_mut().take()
     }
 
     /// When this connection has to be looked at next.
-    fn deadline(&self, stalled: Option<(Instant, u64)>) -> Option<Instant> {
+    pub(crate) fn deadline(&self, stalled: Option<(Instant, u64)>) -> Option<Instant> {
         let stall = match (stalled, self.limits.write_stall) {
             (Some((since, _)), Some(limit)) => Some(since + limit),
             _ => None,
@@ -266,7 +263,7 @@ impl Connection {
     }
 
     /// A deadline passed: records what follows. `None`: poll on, the request answers for itself.
-    fn expire(&self, now: Instant) -> Option<Cause> {
+    pub(crate) fn expire(&self, now: Instant) -> Option<Cause> {
         if let (Some((since, written)), Some(limit)) =
             (self.wire.stalled(), self.limits.write_stall)
             && since + limit <= now
@@ -295,7 +292,7 @@ impl Connection {
     }
 
     /// Whether the request in progress failed after its answer began, so that only the close can say so.
-    fn is_cut(&self) -> bool {
+    pub(crate) fn is_cut(&self) -> bool {
         self.flow
             .borrow()
             .as_ref()
@@ -303,7 +300,7 @@ impl Connection {
     }
 
     /// True while a request waits for its answer and nobody would notice the client leaving.
-    fn needs_watch(&self) -> bool {
+    pub(crate) fn needs_watch(&self) -> bool {
         self.wire.unwatched()
             && self
                 .flow
@@ -332,207 +329,6 @@ pub struct NewConnection {
     pub limits: forebay_config::Limits,
     /// When the first byte, or the socket, came.
     pub since: Instant,
-}
-
-/// A hyper connection that can be told to finish.
-pub trait Graceful: Future + Unpin {
-    /// Finishes what is in progress and takes no more.
-    fn finish(&mut self);
-}
-
-impl<I, S, B> Graceful for hyper::server::conn::http1::Connection<I, S>
-where
-    I: hyper::rt::Read + hyper::rt::Write + Unpin,
-    S: hyper::service::HttpService<hyper::body::Incoming, ResBody = B> + Unpin,
-    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    B: http_body::Body + 'static,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
-    fn finish(&mut self) {
-        Pin::new(self).graceful_shutdown();
-    }
-}
-
-impl<I, S, B> Graceful for hyper::server::conn::http2::Connection<I, S, StreamExecutor>
-where
-    I: hyper::rt::Read + hyper::rt::Write + Unpin,
-    S: hyper::service::HttpService<hyper::body::Incoming, ResBody = B> + Unpin,
-    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    S::Future: 'static,
-    B: http_body::Body + 'static,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    Self: Future + Unpin,
-{
-    fn finish(&mut self) {
-        Pin::new(self).graceful_shutdown();
-    }
-}
-
-/// Drives a connection to its end under its deadlines.
-pub struct Drive<'a, C> {
-    machine: &'a mut C,
-    connection: Rc<Connection>,
-    timer: LazyTimer,
-    registered: bool,
-    finishing: bool,
-    departure: Option<Pin<Box<dyn Future<Output = ()>>>>,
-}
-
-/// How a connection ended.
-pub enum Ended<T> {
-    /// By itself: hyper's result.
-    Done(T),
-    /// By us.
-    Closed(Cause),
-    /// The client left before its answer began.
-    Left,
-}
-
-impl<'a, C: Graceful> Drive<'a, C> {
-    /// Drives `machine`, which must not be polled by anybody else.
-    pub fn new(machine: &'a mut C, connection: &Rc<Connection>) -> Self {
-        Self {
-            machine,
-            connection: Rc::clone(connection),
-            timer: LazyTimer::default(),
-            registered: false,
-            finishing: false,
-            departure: None,
-        }
-    }
-
-    /// Follows the stop of the process: HTTP/2 says GOAWAY as soon as it begins, HTTP/1.1 has said
-    /// `Connection: close` in its answers and ends idle connections a moment later.
-    fn follow_stage(&mut self) {
-        let stage = self.connection.stage();
-        let due = if self.connection.http2 {
-            Stage::Closing
-        } else {
-            Stage::Idle
-        };
-        if stage >= due && !self.finishing {
-            self.finishing = true;
-            self.machine.finish();
-        }
-    }
-
-    fn watch(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if !self.connection.needs_watch() {
-            self.departure = None;
-            return Poll::Pending;
-        }
-        if self.departure.is_none() {
-            // Without a descriptor to spare the request's clocks still bound it.
-            let Ok(departure) = self.connection.wire.watch() else {
-                return Poll::Pending;
-            };
-            self.departure = Some(Box::pin(wait(departure)));
-        }
-        self.departure
-            .as_mut()
-            .map_or(Poll::Pending, |departure| departure.as_mut().poll(cx))
-    }
-}
-
-async fn wait(departure: Departure) {
-    departure.wait().await;
-}
-
-impl<C: Graceful> Future for Drive<'_, C> {
-    type Output = Ended<C::Output>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = &mut *self;
-        if !this.registered {
-            this.registered = true;
-            this.connection
-                .worker
-                .register(this.connection.key(), cx.waker());
-        }
-        if this.connection.stage() == Stage::Ended {
-            return Poll::Ready(Ended::Closed(Cause::Cut));
-        }
-        loop {
-            this.follow_stage();
-            if let Poll::Ready(done) = Pin::new(&mut *this.machine).poll(cx) {
-                return Poll::Ready(Ended::Done(done));
-            }
-            if this.connection.is_cut() {
-                return Poll::Ready(Ended::Closed(Cause::Cut));
-            }
-            if this.watch(cx).is_ready() {
-                return Poll::Ready(Ended::Left);
-            }
-            let deadline = this.connection.deadline(this.connection.wire.stalled());
-            if this.timer.poll(cx, deadline).is_pending() {
-                return Poll::Pending;
-            }
-            if let Some(cause) = this.connection.expire(Instant::now()) {
-                return Poll::Ready(Ended::Closed(cause));
-            }
-        }
-    }
-}
-
-/// Spawns HTTP/2 streams on the worker, each under its own request's deadlines.
-#[derive(Clone)]
-pub struct StreamExecutor(pub Rc<Connection>);
-
-impl<F> hyper::rt::Executor<F> for StreamExecutor
-where
-    F: Future + 'static,
-    F::Output: 'static,
-{
-    fn execute(&self, future: F) {
-        let flow = self.0.take_flow();
-        tokio::task::spawn_local(StreamTask {
-            future: Some(Box::pin(future)),
-            flow,
-            timer: LazyTimer::default(),
-        });
-    }
-}
-
-/// One HTTP/2 stream. Dropping the future inside resets the stream.
-struct StreamTask<F> {
-    future: Option<Pin<Box<F>>>,
-    flow: Option<Rc<Flow>>,
-    timer: LazyTimer,
-}
-
-impl<F: Future> Future for StreamTask<F> {
-    type Output = ();
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let this = &mut *self;
-        loop {
-            let Some(future) = &mut this.future else {
-                return Poll::Ready(());
-            };
-            if future.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(());
-            }
-            let Some(flow) = &this.flow else {
-                return Poll::Pending;
-            };
-            if flow.failure().is_some() && flow.head().is_some() {
-                // The answer has begun and its body did not end the stream by itself: the window is closed.
-                this.future = None;
-                return Poll::Ready(());
-            }
-            let due = if flow.failure().is_some() {
-                None
-            } else {
-                flow.deadline()
-            };
-            if this.timer.poll(cx, due.map(|(at, _)| at)).is_pending() {
-                return Poll::Pending;
-            }
-            if let Some((_, reason)) = due {
-                flow.fail(reason);
-            }
-        }
-    }
 }
 
 /// How long a connection with unread bytes is listened to after its last answer, and how many bytes.

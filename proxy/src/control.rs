@@ -1,5 +1,8 @@
 //! What acts on a running proxy: reload, drain, status. The admin API, signals and the file watch all call it.
 
+mod error;
+mod status;
+
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,20 +10,23 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
-use forebay_config::diagnostic::{Diagnostic, Diagnostics};
+use forebay_config::Config;
+use forebay_config::diagnostic::Diagnostic;
 use forebay_config::load::{Loaded, SourceFile};
-use forebay_config::{Config, Position};
-use serde::Serialize;
 use tokio::sync::{oneshot, watch};
 
 use crate::access_log::AccessLog;
 use crate::discovery::Discovery;
 use crate::load::{self, LoadError};
 use crate::metrics::Metrics;
-use crate::snapshot::{Build, BuildError, Registry, Snapshot};
+use crate::snapshot::{Build, Registry, Snapshot};
 use crate::sockets::Sockets;
 use crate::tls;
 use crate::worker::{Order, Shared, Stage};
+
+pub use error::ReloadError;
+pub use status::{LastError, Status, hash_of, rfc3339};
+use status::{restart_warnings, status_of};
 
 /// After GOAWAY, how long idle HTTP/1.1 connections are still served.
 const IDLE_GRACE: Duration = Duration::from_secs(1);
@@ -61,104 +67,6 @@ impl Source {
             }
         }
     }
-}
-
-/// Why a new configuration did not go live. The last good one serves on.
-#[derive(Debug, thiserror::Error)]
-pub enum ReloadError {
-    /// Unreadable or illegal.
-    #[error("{0}")]
-    Load(LoadError),
-    /// Legal, but a file it names cannot be used.
-    #[error("{0}")]
-    Build(#[from] BuildError),
-    /// A new listener could not be bound.
-    #[error("cannot bind listener `{name}` to {address}: {error}")]
-    Bind {
-        /// The listener.
-        name: String,
-        /// Its address.
-        address: std::net::SocketAddr,
-        /// What the system said.
-        error: std::io::Error,
-        /// Where it was written.
-        position: Position,
-    },
-    /// The access log could not be opened.
-    #[error("cannot open the access log: {0}")]
-    Log(std::io::Error),
-    /// Every file is empty, as one is for a moment while it is written in place.
-    #[error("the configuration is empty: a file that is being written is not applied")]
-    Empty,
-    /// The process is stopping.
-    #[error("the proxy is draining")]
-    Draining,
-}
-
-impl ReloadError {
-    /// Where in the configuration the first problem is.
-    pub fn position(&self) -> Option<&Position> {
-        match self {
-            Self::Load(LoadError::Invalid { diagnostics, .. }) => {
-                diagnostics.first_error().map(|d| &d.position)
-            }
-            Self::Build(error) => error.position.as_ref(),
-            Self::Bind { position, .. } => Some(position),
-            Self::Load(LoadError::Read(_)) | Self::Log(_) | Self::Empty | Self::Draining => None,
-        }
-    }
-
-    /// Every finding, when there are any.
-    pub fn diagnostics(&self) -> Option<&Diagnostics> {
-        match self {
-            Self::Load(LoadError::Invalid { diagnostics, .. }) => Some(diagnostics),
-            _ => None,
-        }
-    }
-
-    /// One line for status and log.
-    pub fn summary(&self) -> String {
-        match self {
-            Self::Load(LoadError::Invalid { diagnostics, .. }) => diagnostics
-                .first_error()
-                .map_or_else(|| self.to_string(), |first| first.message.clone()),
-            _ => self.to_string(),
-        }
-    }
-}
-
-/// `/api/config/status`.
-#[derive(Clone, Debug, Serialize)]
-pub struct Status {
-    /// Number of the live configuration.
-    pub generation: u64,
-    /// Of its text.
-    pub hash: String,
-    /// RFC 3339.
-    pub applied_at: String,
-    /// The files it came from.
-    pub sources: Vec<String>,
-    /// What `validate` would say, and keys that wait for a restart.
-    pub warnings: Vec<String>,
-    /// Changes made through the API that are not in the files.
-    pub overrides: Vec<String>,
-    /// The last reload that failed, until one succeeds.
-    pub last_error: Option<LastError>,
-}
-
-/// Why the last reload failed.
-#[derive(Clone, Debug, Serialize)]
-pub struct LastError {
-    /// One line.
-    pub message: String,
-    /// File at fault.
-    pub file: Option<String>,
-    /// 1-based.
-    pub line: Option<u32>,
-    /// 1-based.
-    pub column: Option<u32>,
-    /// RFC 3339.
-    pub at: String,
 }
 
 /// What a reload works on; one at a time.
@@ -352,6 +260,7 @@ impl Control {
         let bound = workshop.sockets.bind(&snapshot, &self.shared)?;
         workshop.discovery.follow(&snapshot).await;
         self.publish(&snapshot).await;
+        snapshot.show_certificates();
         workshop.sockets.switch(bound, &self.shared);
         workshop.registry.retain(&snapshot);
         sync_metrics(&self.shared.metrics, &snapshot);
@@ -498,56 +407,6 @@ pub fn open_log(
         return Ok(old.log.clone());
     }
     AccessLog::start(wanted, metrics.access_log_dropped()).map(Some)
-}
-
-/// Identifies a configuration by its text.
-pub fn hash_of(sources: &[SourceFile]) -> String {
-    let mut hasher = xxhash_rust::xxh3::Xxh3::new();
-    for source in sources {
-        hasher.update(source.name.as_bytes());
-        hasher.update(&[0]);
-        hasher.update(source.text.as_bytes());
-        hasher.update(&[0]);
-    }
-    format!("{:032x}", hasher.digest128())
-}
-
-/// Seconds precision, UTC.
-pub fn rfc3339(time: SystemTime) -> String {
-    crate::access_log::rfc3339(time)
-}
-
-fn status_of(
-    snapshot: &Snapshot,
-    sources: &[SourceFile],
-    warnings: &[Diagnostic],
-    more: Vec<String>,
-) -> Status {
-    Status {
-        generation: snapshot.generation,
-        hash: snapshot.hash.clone(),
-        applied_at: rfc3339(snapshot.applied_at),
-        sources: sources.iter().map(|s| s.name.to_string()).collect(),
-        warnings: warnings
-            .iter()
-            .map(ToString::to_string)
-            .chain(more)
-            .collect(),
-        overrides: Vec::new(),
-        last_error: None,
-    }
-}
-
-/// Keys that only a restart applies.
-fn restart_warnings(first: &Config, now: &Config) -> Vec<String> {
-    let mut waits = Vec::new();
-    if first.workers != now.workers {
-        waits.push("`workers` changed: it takes effect at the next start".to_owned());
-    }
-    if first.admin != now.admin {
-        waits.push("`admin` changed: it takes effect at the next start".to_owned());
-    }
-    waits
 }
 
 fn sync_metrics(metrics: &Metrics, snapshot: &Snapshot) {

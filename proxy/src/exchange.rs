@@ -11,7 +11,8 @@ use crate::access_log::{AccessLog, Captured, Record};
 use crate::connection::Connection;
 use crate::error::Reason;
 use crate::flow::Flow;
-use crate::metrics::{Traffic, TrafficCells};
+use crate::metrics::TrafficCells;
+use crate::snapshot::OwnTraffic;
 
 /// What the access log needs of a request whose head is gone upstream.
 pub struct LogEntry {
@@ -100,7 +101,9 @@ fn protocol(version: Version) -> &'static str {
 pub struct Exchange {
     flow: Rc<Flow>,
     connection: Rc<Connection>,
-    traffic: Option<Rc<Arc<Traffic>>>,
+    traffic: Option<Rc<OwnTraffic>>,
+    /// What the chosen cluster's servers are.
+    pub server: Option<forebay_config::ServerKind>,
     /// Only with an access log.
     pub log: Option<Box<LogEntry>>,
     status: u16,
@@ -117,6 +120,7 @@ impl Exchange {
             flow,
             connection: Rc::clone(connection),
             traffic: None,
+            server: None,
             log,
             status: 0,
             reason: None,
@@ -131,8 +135,8 @@ impl Exchange {
     }
 
     /// The request belongs to a route and cluster from now on.
-    pub fn admit(&mut self, traffic: &Rc<Arc<Traffic>>) {
-        let cells = traffic.worker(self.connection.worker.index);
+    pub fn admit(&mut self, traffic: &Rc<OwnTraffic>) {
+        let cells = traffic.cells();
         cells.arrived();
         cells.begin();
         self.traffic = Some(Rc::clone(traffic));
@@ -188,9 +192,7 @@ impl Exchange {
     }
 
     fn cells(&self) -> Option<&TrafficCells> {
-        self.traffic
-            .as_ref()
-            .map(|t| t.worker(self.connection.worker.index).as_ref())
+        self.traffic.as_deref().map(OwnTraffic::cells)
     }
 
     /// The last byte went to the client.

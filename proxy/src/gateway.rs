@@ -1,7 +1,6 @@
 //! The life of a request, told once, top to bottom. Read this first.
 
 use std::borrow::Cow;
-use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -10,30 +9,26 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use forebay_config::rewrite;
 use forebay_config::route::{CompiledMatch, Lookup, RequestHead};
-use forebay_config::{Balance, HashKey, rewrite};
-use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HOST, TE, UPGRADE};
-use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
+use http::header::{CONNECTION, CONTENT_LENGTH, TE, UPGRADE};
+use http::{HeaderValue, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
-use tokio::time::Instant;
 
 use crate::answer::{self, Refusal};
 use crate::body::{Body, RequestBody};
 use crate::canonical::{self, Target};
-use crate::cluster::{Choice, Endpoint};
 use crate::connection::Connection;
 use crate::error::{Cut, Reason};
 use crate::exchange::{Exchange, LogEntry};
 use crate::flow::Flow;
 use crate::headers::{self, Origin, Survey};
-use crate::snapshot::{ListenerView, MemberView, RouteView, WorkerSnapshot};
+use crate::outgoing::{self, is_grpc};
+use crate::sending::Sending;
+use crate::snapshot::{ListenerView, RouteView, WorkerSnapshot};
 use crate::tunnel::Tunnel;
 use crate::upstream::Lease;
 use crate::worker::Stage;
-
-/// Attempts of one request, the first included, while no byte of it was written.
-const ATTEMPTS: usize = 3;
 
 /// Serves the requests of one connection.
 pub struct Gateway {
@@ -160,7 +155,8 @@ fn refuse(
     if refusal.reason == Reason::ClientClosed {
         return Err(Cut(refusal.reason));
     }
-    Ok(answer::refusal(refusal, manners).map(|bytes| Body::own(bytes, exchange)))
+    let manners = manners.for_server(exchange.server);
+    Ok(answer::refusal(refusal, &manners).map(|bytes| Body::own(bytes, exchange)))
 }
 
 /// A request on its way: canonical, matched, allowed, sent, answered.
@@ -196,13 +192,14 @@ async fn forward(
     };
     let member = split.pick(connection.worker.roll());
     exchange.admit(snapshot.traffic(member.cell));
+    exchange.server = Some(member.cluster.config.server);
     if let Some(log) = &mut exchange.log {
         log.cluster.clone_from(&member.cluster.config.name);
     }
     if survey.content_length
         && config
             .body_max
-            .is_some_and(|max| declared_length(request.headers()) > max)
+            .is_some_and(|max| outgoing::declared_length(request.headers()) > max)
     {
         return Err(Reason::BodyTooLarge.into());
     }
@@ -219,7 +216,7 @@ async fn forward(
         && member
             .cluster
             .wants_http2(survey.content_type && is_grpc(request.headers()));
-    let key = hash_key(&member.cluster.config.balance, &request, connection, view);
+    let key = outgoing::hash_key(&member.cluster.config.balance, &request, connection, view);
     let path = match &config.rewrite.path {
         None => target.path,
         Some(rewrite) => {
@@ -228,8 +225,8 @@ async fn forward(
             Cow::Owned(path.into_owned())
         }
     };
-    let uri = new_uri(&request, path, http2, || {
-        authority(config, &target.authority, member)
+    let uri = outgoing::new_uri(&request, path, http2, || {
+        outgoing::authority(config, &target.authority, member)
     })?;
     let trusted = view
         .config
@@ -250,10 +247,10 @@ async fn forward(
             host: &host,
         },
     );
-    identify(&mut head.headers, &survey, connection, trusted, exchange);
+    outgoing::identify(&mut head.headers, &survey, connection, trusted, exchange);
     headers::edit(&mut head.headers, &config.request_headers);
     headers::edit(&mut head.headers, &member.request_headers);
-    address(&mut head.headers, config, host_moved.then_some(host), http2);
+    outgoing::address(&mut head.headers, config, host_moved.then_some(host), http2);
     if survey.hop_by_hop && !http2 && head.headers.contains_key(TE) {
         head.headers
             .insert(CONNECTION, HeaderValue::from_static("te"));
@@ -342,254 +339,4 @@ fn find<'v>(
         Lookup::MethodNotAllowed { allow } => Err(Refusal::method_not_allowed(&allow)),
         Lookup::NotFound => Err(Reason::NoRoute.into()),
     }
-}
-
-/// A request that goes to an endpoint, and to another one while nothing of it was written.
-struct Sending<'a> {
-    connection: &'a Connection,
-    member: &'a MemberView,
-    key: Option<&'a [u8]>,
-    http2: bool,
-    upgrade: bool,
-}
-
-type Switched = tokio::sync::oneshot::Receiver<crate::upstream::Switched>;
-
-impl Sending<'_> {
-    async fn run(
-        &self,
-        mut request: Request<RequestBody>,
-        flow: &Flow,
-        exchange: &mut Exchange,
-    ) -> Result<(Response<Incoming>, Lease, Option<Switched>), Refusal> {
-        let cluster = &self.member.cluster;
-        let connector = &cluster.connector;
-        let worker = &self.connection.worker;
-        let wary = !request.method().is_idempotent();
-        let mut tried: Vec<u64> = Vec::new();
-        let mut last = Reason::NoEndpoint;
-        for attempt in 1..=ATTEMPTS {
-            let Some(endpoint) = self.choose(&tried) else {
-                break;
-            };
-            if attempt > 1 {
-                exchange.retry(last);
-            }
-            if let Some(log) = &mut exchange.log {
-                log.endpoint = Some(Arc::clone(&endpoint.label));
-                log.attempts = attempt as u32;
-            }
-            if cluster
-                .config
-                .breaker
-                .requests
-                .is_some_and(|most| cluster.state.requests() >= most)
-            {
-                return Err(Reason::BreakerOpen.into());
-            }
-            let now = exchange.leave();
-            let pool = worker
-                .pools
-                .of(&endpoint, connector, &cluster.config.keepalive);
-            let taken = flow
-                .unless_failed(pool.checkout(connector, self.http2, wary, now))
-                .await?;
-            let (connection, reused) = match taken {
-                Ok(taken) => taken,
-                Err(error) => {
-                    tracing::debug!(endpoint = %endpoint.label, ?error, "no connection");
-                    last = error.reason();
-                    tried.push(endpoint.id);
-                    continue;
-                }
-            };
-            let mut lease = Lease::new(connection, pool);
-            let switched = if self.upgrade {
-                lease.on_switch()
-            } else {
-                None
-            };
-            flow.dispatch(
-                if reused { now } else { Instant::now() },
-                request.body().is_empty(),
-            );
-            match flow.unless_failed(lease.send(request)).await? {
-                Ok(response) => return Ok((response, lease, switched)),
-                Err(failed) => {
-                    last = flow.failure().unwrap_or(failed.reason);
-                    let Some(unsent) = failed.request else { break };
-                    request = *unsent;
-                    if !reused {
-                        tried.push(endpoint.id);
-                    }
-                }
-            }
-        }
-        Err(last.into())
-    }
-
-    fn choose(&self, tried: &[u64]) -> Option<Arc<Endpoint>> {
-        let cluster = &self.member.cluster;
-        let set = cluster.state.endpoints();
-        let roll = if set.endpoints.len() > 1 {
-            self.connection.worker.roll()
-        } else {
-            0
-        };
-        let choice = Choice {
-            balance: &cluster.config.balance,
-            key: self.key,
-            roll,
-            tried,
-        };
-        cluster.state.choose(&set, &choice)
-    }
-}
-
-fn declared_length(headers: &HeaderMap) -> u64 {
-    headers
-        .get(CONTENT_LENGTH)
-        .and_then(|value| value.to_str().ok()?.parse().ok())
-        .unwrap_or(0)
-}
-
-/// True for gRPC in any of its encodings.
-pub fn is_grpc(headers: &HeaderMap) -> bool {
-    headers
-        .get(CONTENT_TYPE)
-        .is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
-}
-
-/// What a consistent hash looks at in this request.
-fn hash_key(
-    balance: &Balance,
-    request: &Request<Incoming>,
-    connection: &Connection,
-    view: &ListenerView,
-) -> Option<Vec<u8>> {
-    let Balance::Hash(key) = balance else {
-        return None;
-    };
-    match key {
-        HashKey::Header(name) => request
-            .headers()
-            .get(name)
-            .map(|value| value.as_bytes().to_vec()),
-        HashKey::Cookie(name) => {
-            cookie(request.headers(), name).map(|value| value.as_bytes().to_vec())
-        }
-        HashKey::ClientIp => {
-            let ip = headers::client_ip(
-                request.headers(),
-                connection.peer_ip(),
-                &view.config.trusted_proxies,
-            );
-            Some(match ip {
-                IpAddr::V4(ip) => ip.octets().to_vec(),
-                IpAddr::V6(ip) => ip.octets().to_vec(),
-            })
-        }
-    }
-}
-
-fn cookie<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
-    let lines = headers
-        .get_all(COOKIE)
-        .iter()
-        .filter_map(|value| value.to_str().ok());
-    let pairs = lines
-        .flat_map(|line| line.split(';'))
-        .filter_map(|pair| pair.trim().split_once('='));
-    pairs
-        .into_iter()
-        .find(|(key, _)| *key == name)
-        .map(|(_, value)| value)
-}
-
-/// The target as the endpoint sees it: canonical path, the query as it was sent.
-fn new_uri(
-    request: &Request<Incoming>,
-    path: Cow<'_, str>,
-    http2: bool,
-    authority: impl FnOnce() -> Result<(Scheme, Authority), Reason>,
-) -> Result<Uri, Reason> {
-    let old = request.uri();
-    if !http2 && old.authority().is_none() && path == old.path() {
-        return Ok(old.clone());
-    }
-    let path_and_query = match old.query() {
-        None if path == old.path() => old.path_and_query().cloned().ok_or(Reason::BadPath)?,
-        None => PathAndQuery::try_from(path.as_ref()).map_err(|_| Reason::BadPath)?,
-        Some(query) => {
-            PathAndQuery::try_from(format!("{path}?{query}")).map_err(|_| Reason::BadPath)?
-        }
-    };
-    let mut parts = http::uri::Parts::default();
-    parts.path_and_query = Some(path_and_query);
-    if http2 {
-        let (scheme, authority) = authority()?;
-        parts.scheme = Some(scheme);
-        parts.authority = Some(authority);
-    }
-    Uri::from_parts(parts).map_err(|_| Reason::BadPath)
-}
-
-fn authority(
-    config: &forebay_config::Route,
-    host: &HeaderValue,
-    member: &MemberView,
-) -> Result<(Scheme, Authority), Reason> {
-    let host = config.rewrite.host.as_ref().unwrap_or(host);
-    let authority = Authority::try_from(host.as_bytes()).map_err(|_| Reason::BadHost)?;
-    let scheme = if member.cluster.connector.tls.is_some() {
-        Scheme::HTTPS
-    } else {
-        Scheme::HTTP
-    };
-    Ok((scheme, authority))
-}
-
-/// `Host` for HTTP/1.1; HTTP/2 carries it in the target. `moved`: the client named it in its target.
-fn address(
-    headers: &mut HeaderMap,
-    config: &forebay_config::Route,
-    moved: Option<HeaderValue>,
-    http2: bool,
-) {
-    if http2 {
-        headers.remove(HOST);
-    } else if let Some(host) = config.rewrite.host.clone().or(moved) {
-        headers.insert(HOST, host);
-    }
-}
-
-/// Request id and trace: continued from whom we trust, begun otherwise.
-fn identify(
-    headers: &mut HeaderMap,
-    survey: &Survey,
-    connection: &Connection,
-    trusted: bool,
-    exchange: &mut Exchange,
-) {
-    let trace = connection.worker.rng(|rng| {
-        if !(trusted && survey.request_id) {
-            headers.insert(&headers::X_REQUEST_ID, headers::new_request_id(rng));
-        }
-        let old = if survey.traceparent {
-            headers.get(&headers::TRACEPARENT)
-        } else {
-            None
-        };
-        headers::traceparent(old, rng)
-    });
-    if let Some(log) = &mut exchange.log {
-        log.request_id = headers.get(&headers::X_REQUEST_ID).cloned();
-        log.trace_id = trace.to_str().ok().map(|text| text[3..35].to_owned());
-    }
-    headers.insert(&headers::TRACEPARENT, trace);
-}
-
-/// True for methods that a rule of ours refuses before any route is asked.
-pub fn is_refused_method(method: &Method) -> bool {
-    method == Method::CONNECT || method == Method::TRACE
 }

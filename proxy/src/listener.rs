@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
 use forebay_config::ListenerProtocol;
 use hyper_util::rt::TokioIo;
 use tokio::io::AsyncReadExt;
@@ -14,14 +13,13 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
-use crate::connection::{Cause, Connection, Drive, Ended, LINGER, NewConnection, StreamExecutor};
+use crate::connection::{Cause, Connection, LINGER, NewConnection};
+use crate::drive::{Drive, Ended, StreamExecutor};
+use crate::establish::{Established, establish};
 use crate::gateway::Gateway;
-use crate::io::{Io, Stream, Wire};
+use crate::io::{Io, Wire};
 use crate::metrics::ListenerCells;
-use crate::proxy_protocol;
-use crate::snapshot::ListenerView;
-use crate::sniff::{self, Protocol};
-use crate::tls::Loaded;
+use crate::sniff::Protocol;
 use crate::worker::{Accepted, Order, Stage, Worker};
 use crate::{tcp, tunnel};
 
@@ -29,8 +27,6 @@ use crate::{tcp, tunnel};
 const DESCRIPTOR_PAUSE: Duration = Duration::from_millis(250);
 /// Bytes of an HTTP/2 request's fields at most, whatever is configured: each of many streams may send as many at once.
 const HTTP2_HEAD: u32 = 16 << 10;
-/// Bytes read at once while the protocol is found out.
-const FIRST_READ: usize = 8 << 10;
 
 /// A bound address, shared by the sockets of all workers. Survives reloads as long as its name and address stay.
 pub struct ListenerHandle {
@@ -83,6 +79,16 @@ impl ListenerHandle {
 
     fn is_full(&self) -> bool {
         self.open.load(Ordering::Relaxed) >= self.cap.load(Ordering::Relaxed)
+    }
+
+    /// Waits until one more connection may be open.
+    async fn has_room(&self) {
+        while self.is_full() {
+            let room = self.room.notified();
+            if self.is_full() {
+                room.await;
+            }
+        }
     }
 }
 
@@ -144,6 +150,12 @@ async fn accept_loop(worker: Rc<Worker>, handle: Arc<ListenerHandle>, listener: 
             accepted = accept(&handle, &listener) => accepted,
         };
         if let Some((socket, peer)) = accepted {
+            // The other workers may have filled the listener while this one waited.
+            tokio::select! {
+                biased;
+                _ = stop.wait_for(|stop| *stop) => {}
+                () = handle.has_room() => {}
+            }
             place(&worker, &handle, socket, peer);
         }
     }
@@ -166,12 +178,7 @@ async fn accept(
     handle: &ListenerHandle,
     listener: &TcpListener,
 ) -> Option<(TcpStream, SocketAddr)> {
-    while handle.is_full() {
-        let room = handle.room.notified();
-        if handle.is_full() {
-            room.await;
-        }
-    }
+    handle.has_room().await;
     match listener.accept().await {
         Ok(accepted) => Some(accepted),
         Err(error) => {
@@ -269,15 +276,6 @@ impl Drop for Farewell<'_> {
     }
 }
 
-/// What is known of a connection before its first request.
-struct Established {
-    stream: Stream,
-    peer: SocketAddr,
-    tls: Option<(Arc<Loaded>, Option<String>)>,
-    protocol: Protocol,
-    prefix: Bytes,
-}
-
 async fn serve(
     worker: Rc<Worker>,
     handle: &Arc<ListenerHandle>,
@@ -339,83 +337,6 @@ async fn serve(
         Protocol::Http2 => serve_http2(connection, io).await,
         Protocol::Http1 => serve_http1(connection, io).await,
         Protocol::Tls | Protocol::Undecided => handle.cells.failed("tls_on_plain"),
-    }
-}
-
-/// PROXY header, TLS handshake, protocol.
-async fn establish(
-    view: &ListenerView,
-    mut socket: TcpStream,
-    peer: SocketAddr,
-) -> Result<Established, &'static str> {
-    let mut peer = peer;
-    let mut prefix = BytesMut::new();
-    if view.config.proxy_protocol {
-        let ip = peer.ip().to_canonical();
-        if !view
-            .config
-            .trusted_proxies
-            .iter()
-            .any(|net| net.contains(&ip))
-        {
-            return Err("proxy_protocol");
-        }
-        let source = proxy_protocol::read_header(&mut socket)
-            .await
-            .map_err(|_| "proxy_protocol")?;
-        peer = source.unwrap_or(peer);
-    }
-    let plain_http = view.config.protocol == ListenerProtocol::Http;
-    let Some(state) = &view.tls else {
-        let mut protocol = Protocol::Http1;
-        if plain_http {
-            protocol = find_protocol(&mut socket, &mut prefix).await?;
-        }
-        let stream = Stream::Plain(socket);
-        return Ok(Established {
-            stream,
-            peer,
-            tls: None,
-            protocol,
-            prefix: prefix.freeze(),
-        });
-    };
-    let loaded = state.current();
-    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::clone(loaded.config()));
-    let stream = acceptor.accept(socket).await.map_err(|_| "tls_handshake")?;
-    let session = stream.get_ref().1;
-    let protocol = if session.alpn_protocol() == Some(b"h2") {
-        Protocol::Http2
-    } else {
-        Protocol::Http1
-    };
-    let name = session.server_name().map(str::to_ascii_lowercase);
-    let stream = Stream::Server(Box::new(stream));
-    Ok(Established {
-        stream,
-        peer,
-        tls: Some((loaded, name)),
-        protocol,
-        prefix: Bytes::new(),
-    })
-}
-
-async fn find_protocol(
-    socket: &mut TcpStream,
-    prefix: &mut BytesMut,
-) -> Result<Protocol, &'static str> {
-    loop {
-        match sniff::sniff(prefix) {
-            Protocol::Undecided => {}
-            Protocol::Tls => return Err("tls_on_plain"),
-            decided => return Ok(decided),
-        }
-        prefix.reserve(FIRST_READ);
-        match socket.read_buf(prefix).await {
-            Ok(0) if prefix.is_empty() => return Err("closed_unused"),
-            Ok(0) | Err(_) => return Err("closed_early"),
-            Ok(_) => {}
-        }
     }
 }
 

@@ -108,8 +108,7 @@ impl Server {
         let (api_address, probes_address) = (local(&api)?, probes.as_ref().map(local).transpose()?);
 
         let resolver = Resolver::system().map_err(|e| StartError::System(e.to_string()))?;
-        let mut discovery =
-            Discovery::new(Arc::new(resolver), options.resolve.into_iter().collect());
+        let mut discovery = Discovery::new(resolver, options.resolve.into_iter().collect());
         discovery.follow(&snapshot).await;
         let workers = start_workers(&shared, &snapshot, inboxes)?;
         sockets.switch(bound, &shared);

@@ -13,8 +13,8 @@ use forebay_config::{Config, ListenerProtocol, UpstreamProtocol};
 
 use crate::access_log::AccessLog;
 use crate::cluster::ClusterState;
-use crate::metrics::{Metrics, Traffic};
-use crate::tls::{self, ServerTlsState, TlsError};
+use crate::metrics::{Metrics, Traffic, TrafficCells};
+use crate::tls::{self, Loaded, ServerTlsState, TlsError};
 use crate::upstream::{Connector, ConnectorTls};
 
 /// Everything that requests of one generation see. Never changed after it is published.
@@ -38,6 +38,15 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
+    /// Shows the certificates that were read for this snapshot: only now, since a refused one changes nothing.
+    pub fn show_certificates(&self) {
+        for view in &self.listeners {
+            if let (Some(state), Some(fresh)) = (&view.tls, &view.fresh) {
+                state.commit(Arc::clone(fresh));
+            }
+        }
+    }
+
     /// Whether a certificate, key or CA file is not what this was built from any more; blocking.
     pub fn files_changed(&self) -> bool {
         let shows_old = |view: &Arc<ListenerView>| match (&view.tls, &view.config.tls) {
@@ -60,6 +69,8 @@ pub struct ListenerView {
     pub routes: Vec<Arc<RouteView>>,
     /// Certificates, re-read when their files change.
     pub tls: Option<Arc<ServerTlsState>>,
+    /// What the files hold now, shown once the snapshot is live.
+    fresh: Option<Arc<Loaded>>,
 }
 
 /// A route and what it leads to.
@@ -240,18 +251,23 @@ impl Build<'_> {
         let routes: Vec<Arc<RouteView>> = all.iter().filter(on).cloned().collect();
         let configs: Vec<Arc<config::Route>> =
             routes.iter().map(|r| Arc::clone(&r.config)).collect();
-        let tls = match &listener.tls {
-            None => None,
-            Some(wanted) => Some(self.server_tls(listener, wanted).map_err(|e| BuildError {
-                position: Some(listener.position.clone()),
-                message: format!("listener `{}`: {e}", listener.name),
-            })?),
+        let (tls, fresh) = match &listener.tls {
+            None => (None, None),
+            Some(wanted) => {
+                let found = self.server_tls(listener, wanted);
+                let (state, fresh) = found.map_err(|e| BuildError {
+                    position: Some(listener.position.clone()),
+                    message: format!("listener `{}`: {e}", listener.name),
+                })?;
+                (Some(state), fresh)
+            }
         };
         Ok(Arc::new(ListenerView {
             config: Arc::clone(listener),
             table: RouteTable::new(&configs),
             routes,
             tls,
+            fresh,
         }))
     }
 
@@ -260,7 +276,7 @@ impl Build<'_> {
         &self,
         listener: &config::Listener,
         wanted: &config::ServerTls,
-    ) -> Result<Arc<ServerTlsState>, TlsError> {
+    ) -> Result<(Arc<ServerTlsState>, Option<Arc<Loaded>>), TlsError> {
         let before = self.old.and_then(|old| {
             old.listeners
                 .iter()
@@ -270,14 +286,13 @@ impl Build<'_> {
             && before.config.tls.as_ref() == Some(wanted)
             && let Some(state) = &before.tls
         {
-            state.reload(wanted)?;
-            return Ok(Arc::clone(state));
+            return Ok((Arc::clone(state), state.prepare(wanted)?));
         }
         let alpn: &[&[u8]] = match listener.protocol {
             ListenerProtocol::Http => &[b"h2", b"http/1.1"],
             ListenerProtocol::Tcp => &[],
         };
-        ServerTlsState::load(wanted, alpn).map(Arc::new)
+        Ok((Arc::new(ServerTlsState::load(wanted, alpn)?), None))
     }
 }
 
@@ -346,26 +361,42 @@ impl ListenerView {
     }
 }
 
+/// Metric cells of one member of a route, as one worker touches them: the count of holders is the worker's own.
+pub struct OwnTraffic {
+    traffic: Arc<Traffic>,
+    worker: usize,
+}
+
+impl OwnTraffic {
+    /// The worker's cells.
+    pub fn cells(&self) -> &TrafficCells {
+        self.traffic.worker(self.worker)
+    }
+}
+
 /// One worker's view of a snapshot: the counters it touches per request are its own.
 pub struct WorkerSnapshot {
     /// The shared part.
     pub shared: Arc<Snapshot>,
-    traffic: Vec<Rc<Arc<Traffic>>>,
+    traffic: Vec<Rc<OwnTraffic>>,
 }
 
 impl WorkerSnapshot {
-    /// The view of `shared` for one worker.
-    pub fn new(shared: Arc<Snapshot>) -> Rc<Self> {
+    /// The view of `shared` for the worker with this index.
+    pub fn new(shared: Arc<Snapshot>, worker: usize) -> Rc<Self> {
         let traffic = shared
             .traffic
             .iter()
-            .map(|t| Rc::new(Arc::clone(t)))
+            .map(|t| {
+                let traffic = Arc::clone(t);
+                Rc::new(OwnTraffic { traffic, worker })
+            })
             .collect();
         Rc::new(Self { shared, traffic })
     }
 
     /// Metric cells by index.
-    pub fn traffic(&self, cell: usize) -> &Rc<Arc<Traffic>> {
+    pub fn traffic(&self, cell: usize) -> &Rc<OwnTraffic> {
         &self.traffic[cell]
     }
 }

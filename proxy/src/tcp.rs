@@ -26,7 +26,7 @@ pub async fn serve(worker: &Rc<Worker>, view: &ListenerView, stream: Stream, pee
     let snapshot = worker.snapshot();
     let traffic = Rc::clone(snapshot.traffic(member.cell));
     drop(snapshot);
-    let cells = traffic.worker(worker.index);
+    let cells = traffic.cells();
     cells.arrived();
     cells.begin();
     let key = peer.ip().to_canonical().to_string();

@@ -172,7 +172,7 @@ impl Worker {
                     .collect::<Vec<_>>()
             })
             .collect();
-        *self.snapshot.borrow_mut() = WorkerSnapshot::new(shared);
+        *self.snapshot.borrow_mut() = WorkerSnapshot::new(shared, self.index);
         self.pools
             .retain(|endpoint, connector| live.contains(&(endpoint, connector)));
     }
@@ -198,7 +198,7 @@ pub fn run(
         shared,
         pools: Pools::default(),
         rng: RefCell::new(fastrand::Rng::new()),
-        snapshot: RefCell::new(WorkerSnapshot::new(first)),
+        snapshot: RefCell::new(WorkerSnapshot::new(first, index)),
         stage: Cell::new(Stage::Running),
         wakers: RefCell::default(),
         ended: Notify::new(),

@@ -231,7 +231,7 @@ async fn everything_shorter_than_the_timeout_finishes() {
         .unwrap();
     assert_eq!(proxy.metric("forebay_aborted_total", &[]), 0.0);
     assert!(!proxy.control().is_ready());
-    drop(tunnel);
+    drop((tunnel, raw));
     let began = Instant::now();
     soon("the end, as soon as idle", ended(proxy)).await;
     assert!(
@@ -332,4 +332,26 @@ async fn uploads_and_pipelined_requests_under_way_are_answered() {
     upload.send("later").await;
     assert_eq!(upload.answer().await.status, 200);
     soon("the end", ended(proxy)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_answers_no_ping_does_not_hold_the_stop_up() {
+    let permits = Arc::new(Semaphore::new(0));
+    let upstream = upstream(&permits).await;
+    let proxy = Proxy::start(&forward_to(&[upstream.address])).await;
+    let mut raw = RawH2::connect(proxy.address()).await;
+    raw.stream
+        .write_all(&frame(kind::HEADERS, 5, 1, &block(&[])))
+        .await
+        .unwrap();
+    raw.until(kind::HEADERS).await.unwrap();
+    let began = Instant::now();
+    proxy.control().drain(Some(NO_DELAY), Some(PATIENCE));
+    raw.until(kind::GOAWAY).await.expect("GOAWAY");
+    soon("the end", ended(proxy)).await;
+    assert!(
+        began.elapsed() < Duration::from_secs(8),
+        "{:?}",
+        began.elapsed()
+    );
 }

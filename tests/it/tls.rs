@@ -463,3 +463,40 @@ async fn a_hundred_rotations_lose_no_request() {
     }
     proxy.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_bad_certificate_keeps_all_others_as_they_were() {
+    let authority = Authority::new();
+    authority.issue("a", &["a.test"]);
+    authority.issue("b", &["b.test"]);
+    let text = format!(
+        "admin: {{address: '127.0.0.1:0'}}\nworkers: 2\ndrain: {{delay: 0s, timeout: 5s}}\n\
+         listeners:\n- {{name: a, address: '127.0.0.1:0', tls: {{{}}}}}\n- {{name: b, address: '127.0.0.1:0', tls: {{{}}}}}\n\
+         routes: [{{name: r, respond: {{body: ok}}}}]\nclusters: []\n",
+        authority.pair("a"),
+        authority.pair("b")
+    );
+    let proxy = Proxy::start(&text).await;
+    let config = authority.client(&[], None);
+    let first = authority.leaf("a");
+    authority.issue("a", &["a.test"]);
+    fs::write(authority.path("b.key"), "nonsense").unwrap();
+    assert!(proxy.control().reload().await.is_err());
+    let stream = connect(proxy.listener("a"), "a.test", &config)
+        .await
+        .unwrap();
+    assert_eq!(
+        shown(&stream),
+        first,
+        "a reload applies whole or not at all"
+    );
+    authority.issue("b", &["b.test"]);
+    let _ = proxy.control().reload().await.unwrap();
+    for stem in ["a", "b"] {
+        let stream = connect(proxy.listener(stem), &format!("{stem}.test"), &config)
+            .await
+            .unwrap();
+        assert_eq!(shown(&stream), authority.leaf(stem));
+    }
+    proxy.stop().await;
+}

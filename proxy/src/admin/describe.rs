@@ -247,7 +247,7 @@ pub(super) fn duration(duration: Duration) -> String {
     ];
     match units
         .into_iter()
-        .find(|(length, _)| micros > 0 && micros % length == 0)
+        .find(|(length, _)| micros > 0 && micros.is_multiple_of(*length))
     {
         Some((length, unit)) => format!("{}{unit}", micros / length),
         None => "0s".to_owned(),

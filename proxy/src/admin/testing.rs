@@ -46,7 +46,7 @@ impl Stage {
             log: None,
         };
         let snapshot = Arc::new(build.run(&mut registry).unwrap());
-        let mut discovery = Discovery::new(Arc::new(Resolver::system().unwrap()), HashMap::new());
+        let mut discovery = Discovery::new(Resolver::system().unwrap(), HashMap::new());
         discovery.follow(&snapshot).await;
         let control = Control::new(Parts {
             source,

@@ -274,28 +274,33 @@ impl Client {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let cut = |error: &dyn fmt::Display| {
+        let cut = |why: String| {
             ClientError::Cut(format!(
-                "{} ended the connection without an answer: {error}",
+                "{} ended the connection without an answer: {why}",
                 self.shown()
             ))
         };
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
             .await
-            .map_err(|e| cut(&e))?;
+            .map_err(|e| cut(chain(&e)))?;
         let connection = tokio::spawn(connection);
-        let answer = async {
-            let response = sender.send_request(request).await.map_err(|e| cut(&e))?;
-            let status = response.status();
-            let body = Limited::new(response.into_body(), ANSWER_MAX)
-                .collect()
-                .await
-                .map_err(|e| cut(&e))?;
-            Ok((status, body.to_bytes()))
-        }
-        .await;
+        let response = match sender.send_request(request).await {
+            Ok(response) => response,
+            // What the connection says is closer to the cause, such as a refused client certificate.
+            Err(error) => {
+                drop(sender);
+                return Err(cut(match connection.await {
+                    Ok(Err(cause)) => chain(&cause),
+                    _ => chain(&error),
+                }));
+            }
+        };
+        let status = response.status();
+        let body = Limited::new(response.into_body(), ANSWER_MAX)
+            .collect()
+            .await;
         connection.abort();
-        let (status, body) = answer?;
+        let body = body.map_err(|error| cut(chain(&*error)))?.to_bytes();
         let value: Value = serde_json::from_slice(&body).unwrap_or(Value::Null);
         match (status.is_success(), value) {
             (true, Value::Null) => Err(unreachable(format!(
@@ -314,6 +319,21 @@ impl Client {
             self.authority
         )
     }
+}
+
+/// An error and its causes, each once.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text.push_str(": ");
+            text.push_str(&more);
+        }
+        cause = error.source();
+    }
+    text
 }
 
 fn unreachable(message: impl Into<String>) -> ClientError {

@@ -46,7 +46,9 @@ pub async fn run(args: DrainArgs) -> ExitCode {
     };
     let answer = match client.post(path, &body).await {
         // The process may end before its last answer is written: it has ended all the same.
-        Err(ClientError::Cut(_)) if args.wait => json!({ "draining": true, "drained": true }),
+        Err(ClientError::Cut(_)) if args.wait && has_gone(&client).await => {
+            json!({ "draining": true, "drained": true })
+        }
         Ok(answer) => answer,
         Err(error) => return error.report(),
     };
@@ -55,4 +57,12 @@ pub async fn run(args: DrainArgs) -> ExitCode {
         (false, true) => print("drained\n"),
         (false, false) => print("draining\n"),
     }
+}
+
+/// Nobody listens there any more.
+async fn has_gone(client: &Client) -> bool {
+    matches!(
+        client.get("/api/config/status").await,
+        Err(ClientError::Unreachable(_))
+    )
 }

@@ -93,7 +93,7 @@ async fn every_way_of_writing_a_file_is_seen_within_250_ms() {
     for (way, write) in ways {
         write();
         let written = Instant::now();
-        assert_eq!(next(&mut changes).await.paths, [file.clone()], "{way}");
+        assert_eq!(next(&mut changes).await.paths, [file.as_path()], "{way}");
         assert!(
             written.elapsed() >= Duration::from_millis(90),
             "{way}: no debounce"
@@ -119,8 +119,8 @@ async fn a_config_map_swap_is_seen_through_a_file_and_through_its_directory() {
     let (_dir, mut by_dir) = start(&[&dir], events_only()).await;
     for version in 1..4 {
         swap(&dir, version, &version.to_string());
-        assert_eq!(next(&mut by_file).await.paths, [file.clone()]);
-        assert_eq!(next(&mut by_dir).await.paths, [file.clone()]);
+        assert_eq!(next(&mut by_file).await.paths, [file.as_path()]);
+        assert_eq!(next(&mut by_dir).await.paths, [file.as_path()]);
     }
 }
 
@@ -186,18 +186,18 @@ async fn every_hop_of_a_symlink_chain_counts() {
     let (_watcher, mut changes) = start(&[&file], events_only()).await;
 
     fs::write(dir.join("d/one"), "1, edited").unwrap();
-    assert_eq!(next(&mut changes).await.paths, [file.clone()]);
+    assert_eq!(next(&mut changes).await.paths, [file.as_path()]);
 
     fs::remove_file(dir.join("c/link")).unwrap();
     symlink("../d/two", dir.join("c/link")).unwrap();
-    assert_eq!(next(&mut changes).await.paths, [file.clone()]);
+    assert_eq!(next(&mut changes).await.paths, [file.as_path()]);
 
     fs::write(dir.join("d/two"), "2, edited").unwrap();
-    assert_eq!(next(&mut changes).await.paths, [file.clone()]);
+    assert_eq!(next(&mut changes).await.paths, [file.as_path()]);
 
     symlink("../d/one", dir.join("b/new")).unwrap();
     fs::rename(dir.join("b/new"), dir.join("b/link")).unwrap();
-    assert_eq!(next(&mut changes).await.paths, [file.clone()]);
+    assert_eq!(next(&mut changes).await.paths, [file.as_path()]);
 
     // A directory on the way is replaced by a symlink to another one.
     fs::create_dir(dir.join("e")).unwrap();
@@ -257,7 +257,7 @@ async fn a_directory_removed_and_made_again_at_once_is_still_watched() {
         fs::write(&file, format!("made {round}")).unwrap();
         until(&mut changes, || file.exists()).await;
         fs::write(&file, format!("edited {round}")).unwrap();
-        assert_eq!(next(&mut changes).await.paths, [file.clone()]);
+        assert_eq!(next(&mut changes).await.paths, [file.as_path()]);
     }
 }
 
@@ -300,7 +300,7 @@ async fn without_inotify_the_poll_finds_it() {
     for version in 1..3 {
         swap(&dir, version, &version.to_string());
         let written = Instant::now();
-        assert_eq!(next(&mut changes).await.paths, [file.clone()]);
+        assert_eq!(next(&mut changes).await.paths, [file.as_path()]);
         assert!(
             written.elapsed() < Duration::from_secs(2),
             "{:?}",

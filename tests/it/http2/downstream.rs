@@ -259,7 +259,7 @@ async fn a_head_of_many_bytes_is_refused_and_the_connection_lives() {
     let upstream = Upstream::fixed("ok").await;
     for (limit, fits, too_large) in [
         ("", 12 << 10, 20 << 10),
-        ("header_bytes: 4KiB", 3 << 10, 6 << 10),
+        ("header_bytes: 8KiB", 6 << 10, 10 << 10),
     ] {
         let proxy = Proxy::start(&shape(limit, "", upstream.address)).await;
         let client = H2::connect(proxy.address()).await;

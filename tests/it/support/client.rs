@@ -78,6 +78,21 @@ impl Client {
         self.stream.write_all(bytes.as_ref()).await.unwrap();
     }
 
+    /// Sends bytes to a proxy that may have closed already.
+    pub async fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> bool {
+        self.stream.write_all(bytes.as_ref()).await.is_ok()
+    }
+
+    /// Reads one whole answer after any number of interim ones, or what came before the connection ended.
+    pub async fn final_answer(&mut self) -> Result<Answer, Vec<u8>> {
+        loop {
+            let answer = self.try_answer().await?;
+            if answer.status >= 200 {
+                return Ok(answer);
+            }
+        }
+    }
+
     async fn more(&mut self) -> bool {
         let mut block = [0u8; 16 << 10];
         let read = timeout(PATIENCE, self.stream.read(&mut block))

@@ -1,0 +1,165 @@
+//! What leaves for an endpoint: target, host, identity, and the key that chooses the endpoint.
+
+use std::borrow::Cow;
+use std::net::IpAddr;
+
+use forebay_config::{Balance, HashKey};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HOST};
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{HeaderMap, HeaderValue, Request, Uri};
+use hyper::body::Incoming;
+
+use crate::connection::Connection;
+use crate::error::Reason;
+use crate::exchange::Exchange;
+use crate::headers::{self, Survey};
+use crate::snapshot::{ListenerView, MemberView};
+
+/// Returns the declared length of a body, bytes; 0 when none is declared.
+pub fn declared_length(headers: &HeaderMap) -> u64 {
+    headers
+        .get(CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok()?.parse().ok())
+        .unwrap_or(0)
+}
+
+/// True for gRPC in any of its encodings.
+pub fn is_grpc(headers: &HeaderMap) -> bool {
+    headers
+        .get(CONTENT_TYPE)
+        .is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
+}
+
+/// What a consistent hash looks at in this request.
+pub fn hash_key(
+    balance: &Balance,
+    request: &Request<Incoming>,
+    connection: &Connection,
+    view: &ListenerView,
+) -> Option<Vec<u8>> {
+    let Balance::Hash(key) = balance else {
+        return None;
+    };
+    match key {
+        HashKey::Header(name) => request
+            .headers()
+            .get(name)
+            .map(|value| value.as_bytes().to_vec()),
+        HashKey::Cookie(name) => {
+            cookie(request.headers(), name).map(|value| value.as_bytes().to_vec())
+        }
+        HashKey::ClientIp => {
+            let ip = headers::client_ip(
+                request.headers(),
+                connection.peer_ip(),
+                &view.config.trusted_proxies,
+            );
+            Some(match ip {
+                IpAddr::V4(ip) => ip.octets().to_vec(),
+                IpAddr::V6(ip) => ip.octets().to_vec(),
+            })
+        }
+    }
+}
+
+fn cookie<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
+    let lines = headers
+        .get_all(COOKIE)
+        .iter()
+        .filter_map(|value| value.to_str().ok());
+    let pairs = lines
+        .flat_map(|line| line.split(';'))
+        .filter_map(|pair| pair.trim().split_once('='));
+    pairs
+        .into_iter()
+        .find(|(key, _)| *key == name)
+        .map(|(_, value)| value)
+}
+
+/// The target as the endpoint sees it: canonical path, the query as it was sent.
+pub fn new_uri(
+    request: &Request<Incoming>,
+    path: Cow<'_, str>,
+    http2: bool,
+    authority: impl FnOnce() -> Result<(Scheme, Authority), Reason>,
+) -> Result<Uri, Reason> {
+    let old = request.uri();
+    if !http2 && old.authority().is_none() && path == old.path() {
+        return Ok(old.clone());
+    }
+    let path_and_query = match old.query() {
+        None if path == old.path() => old.path_and_query().cloned().ok_or(Reason::BadPath)?,
+        None => PathAndQuery::try_from(path.as_ref()).map_err(|_| Reason::BadPath)?,
+        Some(query) => {
+            PathAndQuery::try_from(format!("{path}?{query}")).map_err(|_| Reason::BadPath)?
+        }
+    };
+    let mut parts = http::uri::Parts::default();
+    parts.path_and_query = Some(path_and_query);
+    if http2 {
+        let (scheme, authority) = authority()?;
+        parts.scheme = Some(scheme);
+        parts.authority = Some(authority);
+    }
+    Uri::from_parts(parts).map_err(|_| Reason::BadPath)
+}
+
+/// Returns scheme and authority of an HTTP/2 request to a member.
+///
+/// # Errors
+///
+/// The host cannot be an authority.
+pub fn authority(
+    config: &forebay_config::Route,
+    host: &HeaderValue,
+    member: &MemberView,
+) -> Result<(Scheme, Authority), Reason> {
+    let host = config.rewrite.host.as_ref().unwrap_or(host);
+    let authority = Authority::try_from(host.as_bytes()).map_err(|_| Reason::BadHost)?;
+    let scheme = if member.cluster.connector.tls.is_some() {
+        Scheme::HTTPS
+    } else {
+        Scheme::HTTP
+    };
+    Ok((scheme, authority))
+}
+
+/// `Host` for HTTP/1.1; HTTP/2 carries it in the target. `moved`: the client named it in its target.
+pub fn address(
+    headers: &mut HeaderMap,
+    config: &forebay_config::Route,
+    moved: Option<HeaderValue>,
+    http2: bool,
+) {
+    if http2 {
+        headers.remove(HOST);
+    } else if let Some(host) = config.rewrite.host.clone().or(moved) {
+        headers.insert(HOST, host);
+    }
+}
+
+/// Request id and trace: continued from whom we trust, begun otherwise.
+pub fn identify(
+    headers: &mut HeaderMap,
+    survey: &Survey,
+    connection: &Connection,
+    trusted: bool,
+    exchange: &mut Exchange,
+) {
+    let trace = connection.worker.rng(|rng| {
+        if !(trusted && survey.request_id) {
+            headers.insert(&headers::X_REQUEST_ID, headers::new_request_id(rng));
+        }
+        let old = if survey.traceparent {
+            headers.get(&headers::TRACEPARENT)
+        } else {
+            None
+        };
+        headers::traceparent(old, rng)
+    });
+    if let Some(log) = &mut exchange.log {
+        log.request_id = headers.get(&headers::X_REQUEST_ID).cloned();
+        log.trace_id = trace.to_str().ok().map(|text| text[3..35].to_owned());
+    }
+    headers.insert(&headers::TRACEPARENT, trace);
+}
