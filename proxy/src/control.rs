@@ -71,7 +71,7 @@ impl Source {
 
 /// What a reload works on; one at a time.
 struct Workshop {
-    registry: Registry,
+    registry: Arc<Mutex<Registry>>,
     sockets: Sockets,
     discovery: Discovery,
     first: Arc<Config>,
@@ -86,6 +86,7 @@ pub struct Control {
     status: Mutex<Status>,
     stage: watch::Sender<Stage>,
     draining: AtomicBool,
+    admin_tls: Option<forebay_config::ServerTls>,
     /// Where the admin API really listens.
     pub admin: std::net::SocketAddr,
     /// Where the probes really listen.
@@ -113,11 +114,12 @@ impl Control {
     pub fn new(parts: Parts) -> Arc<Self> {
         let status = status_of(&parts.snapshot, &parts.sources, &parts.warnings, Vec::new());
         let metrics = &parts.shared.metrics;
+        let admin_tls = parts.snapshot.config.admin.tls.clone();
         sync_metrics(metrics, &parts.snapshot);
         let watched = watch::Sender::new(files_of(&parts.source, &parts.snapshot));
         Arc::new(Self {
             workshop: tokio::sync::Mutex::new(Workshop {
-                registry: parts.registry,
+                registry: Arc::new(Mutex::new(parts.registry)),
                 sockets: parts.sockets,
                 discovery: parts.discovery,
                 first: Arc::clone(&parts.snapshot.config),
@@ -128,6 +130,7 @@ impl Control {
             status: Mutex::new(status),
             stage: watch::Sender::new(Stage::Running),
             draining: AtomicBool::new(false),
+            admin_tls,
             admin: parts.admin,
             probes: parts.probes,
             watched,
@@ -160,6 +163,11 @@ impl Control {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
+    }
+
+    /// TLS of the admin API, as it was when the process started: a change of `admin` waits for a restart.
+    pub fn admin_tls(&self) -> Option<forebay_config::ServerTls> {
+        self.admin_tls.clone()
     }
 
     /// Where the listeners are really bound, by name.
@@ -238,11 +246,11 @@ impl Control {
         let old = self.snapshot.load_full();
         let config = Arc::new(loaded.config);
         let log = open_log(&config, Some(&old), &self.shared.metrics).map_err(ReloadError::Log)?;
-        let mut registry = std::mem::take(&mut workshop.registry);
+        let registry = Arc::clone(&workshop.registry);
         let metrics = Arc::clone(&self.shared.metrics);
         let before = Arc::clone(&old);
         let hash = hash_of(&sources);
-        let (built, registry) = blocking(move || {
+        let built = blocking(move || {
             let build = Build {
                 config,
                 hash,
@@ -251,10 +259,9 @@ impl Control {
                 metrics: &metrics,
                 log,
             };
-            (build.run(&mut registry), registry)
+            build.run(&mut registry.lock().unwrap_or_else(PoisonError::into_inner))
         })
         .await;
-        workshop.registry = registry;
         let snapshot = Arc::new(built?);
         // Bound before the swap: a failure here leaves everything as it was.
         let bound = workshop.sockets.bind(&snapshot, &self.shared)?;
@@ -262,7 +269,12 @@ impl Control {
         self.publish(&snapshot).await;
         snapshot.show_certificates();
         workshop.sockets.switch(bound, &self.shared);
-        workshop.registry.retain(&snapshot);
+        let mut registry = workshop
+            .registry
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        registry.retain(&snapshot);
+        drop(registry);
         sync_metrics(&self.shared.metrics, &snapshot);
         let waits = restart_warnings(&workshop.first, &snapshot.config);
         *self.status.lock().unwrap_or_else(PoisonError::into_inner) =
@@ -436,6 +448,14 @@ fn files_of(source: &Source, snapshot: &Snapshot) -> BTreeSet<PathBuf> {
             .collect(),
         Source::Text(_) => BTreeSet::new(),
     };
+    files.extend(
+        snapshot
+            .config
+            .admin
+            .tls
+            .iter()
+            .flat_map(tls::server::files_of),
+    );
     files.extend(
         snapshot
             .config

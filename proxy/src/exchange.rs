@@ -8,6 +8,7 @@ use http::{HeaderMap, HeaderValue, Method, Version};
 use tokio::time::Instant;
 
 use crate::access_log::{AccessLog, Captured, Record};
+use crate::canonical::Target;
 use crate::connection::Connection;
 use crate::error::Reason;
 use crate::flow::Flow;
@@ -70,6 +71,15 @@ impl LogEntry {
             client: connection.peer_ip(),
             generation,
         })
+    }
+
+    /// Logs the canonical host and path, which routing went by.
+    pub fn canonical(&mut self, target: &Target<'_>) {
+        self.authority = target.host.to_string();
+        self.path = match target.query {
+            Some(query) => format!("{}?{query}", target.path),
+            None => target.path.to_string(),
+        };
     }
 
     /// Keeps what will be logged of the answer's head.

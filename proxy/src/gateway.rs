@@ -12,7 +12,7 @@ use bytes::Bytes;
 use forebay_config::rewrite;
 use forebay_config::route::{CompiledMatch, Lookup, RequestHead};
 use http::header::{CONNECTION, CONTENT_LENGTH, TE, UPGRADE};
-use http::{HeaderValue, Request, Response, StatusCode, Version};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 
 use crate::answer::{self, Refusal};
@@ -86,6 +86,7 @@ async fn answer(
     let survey = Survey::of(request.headers());
     let manners = answer::Manners::of(&request, &survey);
     let http10 = request.version() == Version::HTTP_10;
+    let head_only = request.method() == Method::HEAD;
     let outcome = {
         let mut life = std::pin::pin!(forward(
             &connection,
@@ -97,11 +98,11 @@ async fn answer(
         std::future::poll_fn(|cx| isolated(life.as_mut(), cx)).await
     };
     let mut response = match outcome {
-        Some(Ok(outcome)) => finish(&connection, exchange, outcome),
-        Some(Err(refusal)) => refuse(exchange, &manners, &refusal)?,
+        Some(Ok(outcome)) => finish(&connection, exchange, head_only, outcome),
+        Some(Err(refusal)) => refuse(exchange, head_only, &manners, &refusal)?,
         None => {
             connection.worker.shared.metrics.panicked();
-            refuse(exchange, &manners, &Reason::Internal.into())?
+            refuse(exchange, head_only, &manners, &Reason::Internal.into())?
         }
     };
     if !connection.http2 {
@@ -125,7 +126,12 @@ fn isolated<F: Future>(future: Pin<&mut F>, cx: &mut Context<'_>) -> Poll<Option
     }
 }
 
-fn finish(connection: &Connection, mut exchange: Exchange, outcome: Outcome) -> Response<Body> {
+fn finish(
+    connection: &Connection,
+    mut exchange: Exchange,
+    head_only: bool,
+    outcome: Outcome,
+) -> Response<Body> {
     match outcome {
         Outcome::Upstream(head, incoming, lease) => {
             exchange.answered(head.status.as_u16());
@@ -136,7 +142,7 @@ fn finish(connection: &Connection, mut exchange: Exchange, outcome: Outcome) -> 
         }
         Outcome::Own(response) => {
             exchange.responded(response.status().as_u16());
-            response.map(|bytes| Body::own(bytes, exchange))
+            own(response, head_only, exchange)
         }
         Outcome::Tunnel(head) => {
             exchange.answered(head.status.as_u16());
@@ -146,8 +152,19 @@ fn finish(connection: &Connection, mut exchange: Exchange, outcome: Outcome) -> 
     }
 }
 
+/// An answer of our own; `head_only`: to HEAD, whose body nobody reads.
+fn own(mut response: Response<Bytes>, head_only: bool, exchange: Exchange) -> Response<Body> {
+    if head_only && !response.body().is_empty() {
+        let length = HeaderValue::from(response.body().len());
+        response.headers_mut().insert(CONTENT_LENGTH, length);
+        response.body_mut().clear();
+    }
+    response.map(|bytes| Body::own(bytes, exchange))
+}
+
 fn refuse(
     mut exchange: Exchange,
+    head_only: bool,
     manners: &answer::Manners,
     refusal: &Refusal,
 ) -> Result<Response<Body>, Cut> {
@@ -156,7 +173,7 @@ fn refuse(
         return Err(Cut(refusal.reason));
     }
     let manners = manners.for_server(exchange.server);
-    Ok(answer::refusal(refusal, &manners).map(|bytes| Body::own(bytes, exchange)))
+    Ok(own(answer::refusal(refusal, &manners), head_only, exchange))
 }
 
 /// A request on its way: canonical, matched, allowed, sent, answered.
@@ -179,6 +196,7 @@ async fn forward(
     let (route, matched) = find(view, &request, &target)?;
     let config = &route.config;
     if let Some(log) = &mut exchange.log {
+        log.canonical(&target);
         log.route.clone_from(&config.name);
         log.client = headers::client_ip(
             request.headers(),

@@ -59,6 +59,8 @@ pub enum StartError {
 pub struct Server {
     control: Arc<Control>,
     workers: Vec<JoinHandle<()>>,
+    /// The admin API and the probes, which answer to the end.
+    desks: Vec<tokio::task::JoinHandle<()>>,
     warnings: Vec<Diagnostic>,
 }
 
@@ -126,23 +128,14 @@ impl Server {
             probes: probes_address,
         });
         publish_endpoints(&control);
-        tokio::spawn(admin::serve(
-            api,
-            admin::api(Arc::clone(&control)),
-            admin_tls,
-        ));
-        if let Some(probes) = probes {
-            tokio::spawn(admin::serve(
-                probes,
-                admin::probes(Arc::clone(&control)),
-                None,
-            ));
-        }
-        tokio::spawn(watch_files(Arc::clone(&control)));
+        let mut desks = vec![serve_admin(&control, api, true, admin_tls.clone())];
+        desks.extend(probes.map(|probes| serve_admin(&control, probes, false, None)));
+        tokio::spawn(watch_files(Arc::clone(&control), admin_tls));
         tokio::spawn(crate::memory::watch(Arc::clone(&control)));
         Ok(Self {
             control,
             workers,
+            desks,
             warnings,
         })
     }
@@ -170,6 +163,9 @@ impl Server {
             }
         });
         let _ = tokio::time::timeout(JOIN, joined).await;
+        for desk in self.desks {
+            let _ = tokio::time::timeout(JOIN, desk).await;
+        }
         self.control.close_logs();
     }
 }
@@ -226,6 +222,24 @@ fn admin_tls(config: &forebay_config::Config) -> Result<Option<Arc<ServerTlsStat
     Ok(Some(Arc::new(state)))
 }
 
+/// Serves the admin API, or only the probes, until the drain has ended.
+fn serve_admin(
+    control: &Arc<Control>,
+    listener: TcpListener,
+    whole: bool,
+    tls: Option<Arc<ServerTlsState>>,
+) -> tokio::task::JoinHandle<()> {
+    let router = if whole {
+        admin::api(Arc::clone(control))
+    } else {
+        admin::probes(Arc::clone(control))
+    };
+    let control = Arc::clone(control);
+    tokio::spawn(async move {
+        admin::serve_until(listener, router, tls, control.drained()).await;
+    })
+}
+
 fn start_workers(
     shared: &Arc<Shared>,
     snapshot: &Arc<Snapshot>,
@@ -269,7 +283,7 @@ fn publish_endpoints(control: &Arc<Control>) {
 }
 
 /// Reloads after every change of the configuration or of a file it names.
-async fn watch_files(control: Arc<Control>) {
+async fn watch_files(control: Arc<Control>, admin_tls: Option<Arc<ServerTlsState>>) {
     let mut wanted = control.watched();
     let paths = |set: &std::collections::BTreeSet<std::path::PathBuf>| {
         set.iter().cloned().collect::<Vec<_>>()
@@ -289,6 +303,7 @@ async fn watch_files(control: Arc<Control>) {
     let mut pending = stale(&control).await;
     loop {
         if pending {
+            reload_admin_tls(&control, admin_tls.as_ref()).await;
             let _ = control.reload().await; // counted, logged and in the status
         }
         pending = tokio::select! {
@@ -311,6 +326,17 @@ async fn watch_files(control: Arc<Control>) {
         if control.is_draining() {
             return;
         }
+    }
+}
+
+/// The admin API's certificates follow their files; a bad one keeps what is shown.
+async fn reload_admin_tls(control: &Arc<Control>, state: Option<&Arc<ServerTlsState>>) {
+    let (Some(state), Some(wanted)) = (state.cloned(), control.admin_tls()) else {
+        return;
+    };
+    let reloaded = tokio::task::spawn_blocking(move || state.reload(&wanted)).await;
+    if let Ok(Err(error)) = reloaded {
+        tracing::error!(%error, "the admin API keeps its certificates");
     }
 }
 

@@ -53,6 +53,16 @@ pub enum ConnectError {
 }
 
 impl ConnectError {
+    /// The same failure for somebody else who waited for the same connection.
+    #[must_use]
+    pub fn again(&self) -> Self {
+        match self {
+            Self::Failed(error) => Self::Failed(io::Error::new(error.kind(), error.to_string())),
+            Self::TimedOut => Self::TimedOut,
+            Self::Breaker => Self::Breaker,
+        }
+    }
+
     /// What the client is told.
     pub fn reason(&self) -> Reason {
         match self {

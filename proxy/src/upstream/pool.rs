@@ -142,6 +142,10 @@ pub struct Pool {
     pub endpoint: Arc<Endpoint>,
     http1: RefCell<Vec<Http1>>,
     http2: RefCell<Vec<Rc<Http2>>>,
+    /// Held while an HTTP/2 connection is made.
+    http2_turn: tokio::sync::Mutex<()>,
+    /// The last one that could not be made, and when.
+    http2_failed: RefCell<Option<(Instant, ConnectError)>>,
     idle: Cell<Duration>,
     max_idle: Cell<usize>,
     /// Set when the pool was replaced or its endpoint went: connections end with their request.
@@ -163,10 +167,10 @@ impl Pool {
         now: Instant,
     ) -> Result<(Connection, bool), ConnectError> {
         if http2 {
-            if let Some(connection) = self.http2.borrow().iter().find(|c| c.has_room()) {
-                return Ok((Connection::Http2(Stream::open(Rc::clone(connection))), true));
-            }
-            return Ok((Box::pin(self.connect_http2(connector)).await?, false));
+            return match self.open_stream() {
+                Some(stream) => Ok((stream, true)),
+                None => Box::pin(self.connect_http2(connector)).await,
+            };
         }
         match self.idle_http1(wary, now) {
             Some(connection) => Ok((Connection::Http1(connection), true)),
@@ -180,14 +184,34 @@ impl Pool {
     async fn connect_http2(
         self: &Rc<Self>,
         connector: &Connector,
-    ) -> Result<Connection, ConnectError> {
-        let connection = connector.http2(self).await?;
+    ) -> Result<(Connection, bool), ConnectError> {
+        // One connects, the others wait for its streams, or for its failure.
+        let began = Instant::now();
+        let _turn = self.http2_turn.lock().await;
+        if let Some(stream) = self.open_stream() {
+            return Ok((stream, true));
+        }
+        if let Some((at, error)) = &*self.http2_failed.borrow()
+            && *at >= began
+        {
+            return Err(error.again());
+        }
+        let connected = connector.http2(self).await;
+        let connection = connected.inspect_err(|error| {
+            *self.http2_failed.borrow_mut() = Some((Instant::now(), error.again()));
+        })?;
         let mut all = self.http2.borrow_mut();
         all.retain(|c| !c.sender.is_closed());
         if !self.closed.get() {
             all.push(Rc::clone(&connection));
         }
-        Ok(Connection::Http2(Stream::open(connection)))
+        Ok((Connection::Http2(Stream::open(connection)), false))
+    }
+
+    fn open_stream(&self) -> Option<Connection> {
+        let all = self.http2.borrow();
+        let connection = all.iter().find(|c| c.has_room())?;
+        Some(Connection::Http2(Stream::open(Rc::clone(connection))))
     }
 
     fn idle_http1(&self, wary: bool, now: Instant) -> Option<Http1> {
@@ -276,6 +300,8 @@ impl Pools {
             endpoint: Arc::clone(endpoint),
             http1: RefCell::default(),
             http2: RefCell::default(),
+            http2_turn: tokio::sync::Mutex::default(),
+            http2_failed: RefCell::default(),
             idle: Cell::new(keepalive.idle),
             max_idle: Cell::new(keepalive.max_idle as usize),
             closed: Cell::new(false),

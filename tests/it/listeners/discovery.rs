@@ -94,7 +94,7 @@ async fn a_name_s_addresses_serve_and_changes_follow_its_time_to_live() {
         "a pinned name is not asked for"
     );
 
-    let resolver = Arc::new(Resolver::with_server(server).unwrap());
+    let resolver = Resolver::with_server(server).unwrap();
     let mut discovery = Discovery::new(resolver, HashMap::new());
     discovery.follow(&control.snapshot()).await;
     assert_eq!(

@@ -94,7 +94,7 @@ impl Client {
     }
 
     async fn more(&mut self) -> bool {
-        let mut block = [0u8; 16 << 10];
+        let mut block = [0u8; 4 << 10];
         let read = timeout(PATIENCE, self.stream.read(&mut block))
             .await
             .expect("the proxy says something");

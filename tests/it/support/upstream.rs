@@ -112,7 +112,7 @@ impl Drop for Upstream {
 impl Peer {
     /// Reads more; `false` at the end.
     pub async fn read(&mut self) -> bool {
-        let mut block = [0u8; 16 << 10];
+        let mut block = [0u8; 4 << 10];
         match self.stream.read(&mut block).await {
             Ok(0) | Err(_) => false,
             Ok(n) => {
