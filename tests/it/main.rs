@@ -1,5 +1,5 @@
 //! Integration tests over real sockets: one binary of modules. Ports are the kernel's choice, conditions are awaited.
-#![allow(clippy::unwrap_used, missing_docs)]
+#![allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
 
 mod basics;
 mod cancel;

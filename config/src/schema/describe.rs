@@ -50,6 +50,12 @@ pub fn json_schema() -> Value {
         "title": "Forebay configuration",
     });
     if let Value::Object(fields) = &mut schema {
+        // The file itself stands at the top, where editors and people look for it.
+        let name = root.get("$ref").and_then(Value::as_str);
+        let name = name.and_then(|reference| reference.strip_prefix("#/$defs/"));
+        let root = name
+            .and_then(|name| book.definitions.remove(name))
+            .unwrap_or(root);
         if let Value::Object(root) = root {
             fields.extend(root);
         }

@@ -1,10 +1,13 @@
 //! gRPC as frames: what a client library checks before it trusts an answer.
 
+use std::sync::Arc;
+
 use ::h2::Reason;
 use ::h2::server::SendResponse;
 use ::h2::{RecvStream, SendStream};
 use bytes::Bytes;
 use http::{Request, Response};
+use tokio::sync::Notify;
 
 use super::shape;
 use crate::support::h2::{self, H2, H2Upstream, fields, post, soon};
@@ -181,14 +184,19 @@ async fn our_refusals_are_one_header_block_with_a_status() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_whose_status_never_came_is_reset_and_never_ok() {
-    let upstream = H2Upstream::start(|request, mut respond| async move {
-        let mut stream = begin(&mut respond);
-        stream.send_data(message("part"), false).unwrap();
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await; // lets the data leave before the reset drops it
-        match request.uri().path() {
-            "/s.S/Reset" => stream.send_reset(Reason::INTERNAL_ERROR),
-            "/s.S/NoError" => stream.send_reset(Reason::NO_ERROR),
-            _ => drop(stream), // h2 resets what is dropped unfinished
+    let arrived = Arc::new(Notify::new());
+    let gate = Arc::clone(&arrived);
+    let upstream = H2Upstream::start(move |request, mut respond| {
+        let gate = Arc::clone(&gate);
+        async move {
+            let mut stream = begin(&mut respond);
+            stream.send_data(message("part"), false).unwrap();
+            gate.notified().await; // a reset drops what has not left yet
+            match request.uri().path() {
+                "/s.S/Reset" => stream.send_reset(Reason::INTERNAL_ERROR),
+                "/s.S/NoError" => stream.send_reset(Reason::NO_ERROR),
+                _ => drop(stream), // h2 resets what is dropped unfinished
+            }
         }
     })
     .await;
@@ -198,6 +206,7 @@ async fn a_call_whose_status_never_came_is_reset_and_never_ok() {
         let (answer, _) = client.begin(call(path), true).await;
         let mut body = soon("a head", answer).await.unwrap().into_body();
         assert_eq!(h2::take(&mut body, 9).await, message("part"));
+        arrived.notify_one();
         let end = soon("an end", h2::whole(body)).await;
         assert!(
             end.as_ref().is_err_and(::h2::Error::is_reset),

@@ -1,12 +1,14 @@
 //! Endpoints that speak HTTP/2 to clients of either version.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use ::h2::Reason;
 use ::h2::server::SendResponse;
 use bytes::Bytes;
 use http::Response;
+use tokio::net::TcpListener;
 use tokio::sync::Notify;
 
 use super::shape;
@@ -157,24 +159,37 @@ async fn a_client_that_leaves_resets_its_stream_and_no_other() {
 async fn a_reset_answer_is_never_a_whole_one() {
     // NO_ERROR after some of the body is a cut, too, though libraries show it as an end.
     for reason in [Reason::INTERNAL_ERROR, Reason::NO_ERROR, Reason::CANCEL] {
-        let upstream = H2Upstream::start(move |_, mut respond| async move {
-            let mut stream = respond.send_response(Response::new(()), false).unwrap();
-            stream.send_data(Bytes::from_static(b"abc"), false).unwrap();
-            stream.reserve_capacity(1);
-            tokio::time::sleep(Duration::from_millis(50)).await; // lets the data leave before the reset drops it
-            stream.send_reset(reason);
+        let arrived = Arc::new(Notify::new());
+        let gate = Arc::clone(&arrived);
+        let upstream = H2Upstream::start(move |_, mut respond| {
+            let gate = Arc::clone(&gate);
+            async move {
+                let mut stream = respond.send_response(Response::new(()), false).unwrap();
+                stream.send_data(Bytes::from_static(b"abc"), false).unwrap();
+                gate.notified().await; // a reset drops what has not left yet
+                stream.send_reset(reason);
+            }
         })
         .await;
         let proxy = Proxy::start(&shape("", HTTP2, upstream.address)).await;
-        let over_h2 = H2::connect(proxy.address()).await.send(get("/")).await;
+        let client = H2::connect(proxy.address()).await;
+        let (reply, _) = client.begin(get("/"), true).await;
+        let mut body = soon("a head", reply).await.unwrap().into_body();
+        assert_eq!(h2::take(&mut body, 3).await, b"abc");
+        arrived.notify_one();
+        let end = soon("an end", h2::whole(body)).await;
         assert!(
-            over_h2.as_ref().is_err_and(::h2::Error::is_reset),
-            "{reason:?}: {over_h2:?}"
+            end.as_ref().is_err_and(::h2::Error::is_reset),
+            "{reason:?}: {end:?}"
         );
         let mut client = Client::connect(proxy.address()).await;
         client.send("GET / HTTP/1.1\r\nhost: t\r\n\r\n").await;
-        let over_h1 = client.try_answer().await;
-        assert!(over_h1.is_err(), "{reason:?}: {over_h1:?}");
+        client.try_head().await.unwrap();
+        assert_eq!(client.bytes(8).await, b"3\r\nabc\r\n");
+        arrived.notify_one();
+        client.closed().await;
+        let rest = client.try_answer().await.expect_err("no other answer");
+        assert!(rest.is_empty(), "{reason:?}: {rest:?}");
         proxy.stop().await;
     }
 }
@@ -217,5 +232,104 @@ async fn an_upstream_that_does_not_speak_it_is_502() {
     let answer = Client::get(proxy.address(), "/").await;
     assert_eq!(answer.status, 502, "{answer:?}");
     assert!(["upstream_protocol", "upstream_reset", "connect_failed"].contains(&answer.reason()));
+    proxy.stop().await;
+}
+
+/// Says GOAWAY after each twenty requests, as servers with a maximal connection age do; counts its connections.
+async fn retiring() -> (SocketAddr, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let connections = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&connections);
+    tokio::spawn(async move {
+        while let Ok((socket, _)) = listener.accept().await {
+            count.fetch_add(1, Ordering::Relaxed);
+            tokio::spawn(async move {
+                let mut connection = ::h2::server::handshake(socket).await.unwrap();
+                let mut served = 0;
+                while let Some(Ok((_, mut respond))) = connection.accept().await {
+                    answer(&mut respond, "ok");
+                    served += 1;
+                    if served == 20 {
+                        connection.graceful_shutdown();
+                    }
+                }
+            });
+        }
+    });
+    (address, connections)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upstream_that_retires_its_connections_loses_no_request() {
+    let (address, connections) = retiring().await;
+    let proxy = Proxy::start(&shape("", HTTP2, address)).await;
+    let mut client = Client::connect(proxy.address()).await;
+    for number in 0..60 {
+        client
+            .send("POST / HTTP/1.1\r\nhost: t\r\ncontent-length: 2\r\n\r\nhi")
+            .await;
+        let got = client.answer().await;
+        assert_eq!((got.status, got.reason()), (200, ""), "request {number}");
+    }
+    let client = Arc::new(H2::connect(proxy.address()).await);
+    let mut streams = tokio::task::JoinSet::new();
+    for _ in 0..6 {
+        let client = Arc::clone(&client);
+        streams.spawn(async move {
+            for _ in 0..50 {
+                let answer = client.get("/").await;
+                assert_eq!((answer.status(), answer.reason()), (200, ""));
+            }
+        });
+    }
+    soon("all answers", streams.join_all()).await;
+    assert!(connections.load(Ordering::Relaxed) >= 10);
+    until("nothing is in flight", async || {
+        proxy.metric("forebay_endpoint_in_flight", &[]) == 0.0
+    })
+    .await;
+    proxy.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_without_a_body_pass_with_their_length() {
+    let upstream = H2Upstream::start(|request, mut respond| async move {
+        let status = if request.uri().path() == "/304" {
+            304
+        } else {
+            200
+        };
+        let head = Response::builder()
+            .status(status)
+            .header("content-length", "5")
+            .header("etag", "x");
+        respond.send_response(head.body(()).unwrap(), true).unwrap();
+    })
+    .await;
+    let proxy = Proxy::start(&shape("", HTTP2, upstream.address)).await;
+    let mut client = Client::connect(proxy.address()).await;
+    for request in ["HEAD /200", "GET /304", "HEAD /304"] {
+        client
+            .send(format!("{request} HTTP/1.1\r\nhost: t\r\n\r\n"))
+            .await;
+        let head = client.try_head().await.unwrap();
+        assert!(
+            head.contains(&format!("HTTP/1.1 {} ", &request[request.len() - 3..])),
+            "{request}: {head}"
+        );
+        assert!(head.contains("etag: x"), "{request}: {head}");
+    }
+    let over_h2 = H2::connect(proxy.address()).await;
+    let head = http::Request::head("http://test/200").body(()).unwrap();
+    let answer = over_h2.send(head).await.unwrap();
+    assert_eq!(
+        (
+            answer.status(),
+            answer.field("content-length"),
+            answer.body.len()
+        ),
+        (200, "5", 0)
+    );
     proxy.stop().await;
 }

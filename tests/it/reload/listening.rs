@@ -4,6 +4,7 @@ use tempfile::TempDir;
 use tokio::net::TcpStream;
 
 use super::{leading_to, put};
+use crate::support::tls::{self, Authority};
 use crate::support::upstream::Peer;
 use crate::support::{Client, Proxy, Upstream, respond, until};
 
@@ -222,5 +223,49 @@ async fn idle_upstream_connections_survive_a_reload_that_does_not_concern_them()
         assert_eq!(client.answer().await.status, 200);
     }
     assert_eq!(upstream.transcripts().len(), 1);
+    proxy.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_listener_that_stays_takes_its_new_settings_for_new_connections() {
+    let upstream = Upstream::fixed("ok").await;
+    let authority = Authority::new();
+    authority.issue("t", &["t.test"]);
+    let file = authority.path("forebay.yaml");
+    let base = leading_to(upstream.address, "");
+    put(&file, &base);
+    let proxy = Proxy::start_on(&file).await;
+    let at = proxy.address();
+    let mut old = Client::connect(at).await;
+    old.send("GET / HTTP/1.1\r\nhost: t\r\n\r\n").await;
+    assert_eq!(old.answer().await.status, 200);
+
+    let secure = base.replace(
+        "'127.0.0.1:0'}\nroutes",
+        "'127.0.0.1:0', tls: {certificate: t.crt, key: t.key}}\nroutes",
+    );
+    put(&file, &secure);
+    let _ = proxy.control().reload().await.unwrap();
+    let config = authority.client(&["http/1.1"], None);
+    let mut fresh = tls::connect(at, "t.test", &config).await.unwrap();
+    assert_eq!(tls::ask(&mut fresh, "t.test").await.unwrap().0, 200);
+    old.send("GET / HTTP/1.1\r\nhost: t\r\n\r\n").await;
+    assert_eq!(
+        old.answer().await.status,
+        200,
+        "what is open speaks as it began"
+    );
+
+    put(
+        &file,
+        &base.replace(
+            "'127.0.0.1:0'}\nroutes",
+            "'127.0.0.1:0', limits: {headers: 2}}\nroutes",
+        ),
+    );
+    let _ = proxy.control().reload().await.unwrap();
+    let three = "GET / HTTP/1.1\r\nhost: t\r\na: 1\r\nb: 2\r\n\r\n";
+    assert_eq!(Client::once(at, three).await.status, 431);
+    assert_eq!(tls::ask(&mut fresh, "t.test").await.unwrap().0, 200);
     proxy.stop().await;
 }

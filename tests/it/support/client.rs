@@ -211,4 +211,10 @@ impl Client {
             }
         }
     }
+
+    /// Everything until the end of the connection, and whether a FIN ended it rather than a reset.
+    pub async fn all(&mut self) -> (Vec<u8>, bool) {
+        let by_fin = self.closed().await;
+        (std::mem::take(&mut self.buffer), by_fin)
+    }
 }
