@@ -77,6 +77,16 @@ impl RequestBody {
         self.incoming.is_none()
     }
 
+    /// The same body once more; `None` when there is anything to send.
+    pub fn again(&self) -> Option<Self> {
+        self.is_empty().then(|| Self {
+            incoming: None,
+            flow: Rc::clone(&self.flow),
+            left: self.left,
+            http2: self.http2,
+        })
+    }
+
     fn end(&mut self) {
         self.incoming = None;
         self.flow.request_sent();

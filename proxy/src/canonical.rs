@@ -15,6 +15,9 @@ use crate::connection::Connection;
 use crate::error::Reason;
 use crate::headers::Survey;
 
+/// Bytes of a method that is passed on; the longest registered one has 17.
+const LONGEST_METHOD: usize = 64;
+
 /// Where a request wants to go.
 pub struct Target<'r> {
     /// Lower case, no port, no trailing dot.
@@ -40,6 +43,9 @@ pub fn check_framing(
     let headers = request.headers();
     if is_refused_method(request.method()) {
         return Err(Refusal::method_not_allowed(&[]));
+    }
+    if request.method().as_str().len() > LONGEST_METHOD {
+        return Err(Reason::NotImplemented.into());
     }
     if headers.len() > limits.headers as usize {
         return Err(Reason::HeadersTooLarge.into());

@@ -46,7 +46,7 @@ reasons! {
     Misdirected "misdirected" 421 "this connection was opened for another host name",
     HeadersTooLarge "headers_too_large" 431 "the request has too many or too large header fields",
     Internal "internal" 500 "a fault inside the proxy; this request alone is affected",
-    NotImplemented "not_implemented" 501 "the transfer coding is not implemented",
+    NotImplemented "not_implemented" 501 "the method or the transfer coding is not implemented",
     ConnectFailed "connect_failed" 502 "no connection to the upstream could be made",
     UpstreamReset "upstream_reset" 502 "the upstream closed the connection before it answered",
     UpstreamProtocol "upstream_protocol" 502 "the upstream's answer is not valid HTTP",
@@ -65,6 +65,22 @@ impl Reason {
     /// Status for the caller.
     pub fn status(self) -> StatusCode {
         StatusCode::from_u16(self.code()).expect("every code of the table is a valid status")
+    }
+
+    /// True when nothing that follows on the same HTTP/1.1 connection may be taken for a request: the message
+    /// could be framed in two ways, or its body will not be read.
+    pub fn ends_connection(self) -> bool {
+        matches!(
+            self,
+            Self::BadRequest
+                | Self::BadHost
+                | Self::RequestTimeout
+                | Self::BodyTooLarge
+                | Self::UriTooLong
+                | Self::ExpectationFailed
+                | Self::HeadersTooLarge
+                | Self::NotImplemented
+        )
     }
 
     /// `Retry-After` for reasons that pass by themselves, within 1 … 60 s.

@@ -11,7 +11,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use forebay_config::rewrite;
 use forebay_config::route::{CompiledMatch, Lookup, RequestHead};
-use http::header::{CONNECTION, CONTENT_LENGTH, TE, UPGRADE};
+use http::header::{CONNECTION, CONTENT_LENGTH, TE, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 
@@ -97,6 +97,7 @@ async fn answer(
         ));
         std::future::poll_fn(|cx| isolated(life.as_mut(), cx)).await
     };
+    let last = matches!(&outcome, Some(Err(refusal)) if refusal.reason.ends_connection());
     let mut response = match outcome {
         Some(Ok(outcome)) => finish(&connection, exchange, head_only, outcome),
         Some(Err(refusal)) => refuse(exchange, head_only, &manners, &refusal)?,
@@ -106,7 +107,7 @@ async fn answer(
         }
     };
     if !connection.http2 {
-        if connection.stage() >= Stage::Announcing
+        if (last || connection.stage() >= Stage::Announcing)
             && response.status() != StatusCode::SWITCHING_PROTOCOLS
         {
             response
@@ -292,6 +293,11 @@ async fn forward(
         config.body_max,
         version == Version::HTTP_2,
     );
+    if !http2 && !body.is_empty() && !head.headers.contains_key(CONTENT_LENGTH) {
+        // hyper's client sends a GET or HEAD of unknown length without its body unless told how to frame it.
+        head.headers
+            .insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
     let request = Request::from_parts(head, body);
 
     let sent = Sending {

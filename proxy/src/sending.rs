@@ -99,13 +99,18 @@ impl Sending<'_> {
                 if reused { now } else { Instant::now() },
                 request.body().is_empty(),
             );
+            // Only HTTP/2 endpoints can refuse what was sent.
+            let spare = self.http2.then(|| copy_of(&request)).flatten();
             match flow.unless_failed(lease.send(request)).await? {
                 Ok(response) => return Ok((response, lease, switched)),
                 Err(failed) => {
                     last = flow.failure().unwrap_or(failed.reason);
-                    let Some(unsent) = failed.request else { break };
-                    request = *unsent;
-                    if !reused {
+                    let unsent = failed.request.map(|unsent| *unsent);
+                    let Some(again) = unsent.or(spare.filter(|_| failed.refused)) else {
+                        break;
+                    };
+                    request = again;
+                    if !reused && !failed.refused {
                         tried.push(endpoint.id);
                     }
                 }
@@ -130,4 +135,14 @@ impl Sending<'_> {
         };
         cluster.state.choose(&set, &choice)
     }
+}
+
+/// The request once more, when it has no body.
+fn copy_of(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
+    let mut copy = Request::new(request.body().again()?);
+    copy.method_mut().clone_from(request.method());
+    copy.uri_mut().clone_from(request.uri());
+    *copy.version_mut() = request.version();
+    copy.headers_mut().clone_from(request.headers());
+    Some(copy)
 }

@@ -6,6 +6,7 @@ mod truncated;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use crate::support::proxy::{config, forward_to};
@@ -159,51 +160,65 @@ async fn a_post_that_was_written_is_never_repeated() {
     proxy.stop().await;
 }
 
+/// What an endpoint does once it has answered early.
+#[derive(Clone, Copy, Debug)]
+enum Then {
+    ReadsOn,
+    HalfCloses,
+    /// Against RFC 9112 §9.6: its kernel resets the connection, the answer may be lost on the way to us.
+    Closes,
+}
+
 /// 413 while the client is still sending: it reads the whole answer, whatever it has not sent yet.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_early_answer_reaches_a_client_in_the_middle_of_its_upload() {
     let body = "x".repeat(40_000);
     let answer = respond(413, &body);
-    for close in [false, true] {
+    for then in [Then::ReadsOn, Then::HalfCloses, Then::Closes] {
         let answer = answer.clone();
         let upstream = Upstream::start(move |mut peer| {
             let answer = answer.clone();
             async move {
-                if peer.head().await.is_some() && peer.read().await {
-                    peer.write(&answer).await;
-                    if !close {
-                        peer.closed().await;
-                    }
+                if peer.head().await.is_none() || !peer.read().await || !peer.write(&answer).await {
+                    return;
+                }
+                if matches!(then, Then::HalfCloses) {
+                    peer.stream.shutdown().await.unwrap();
+                }
+                if !matches!(then, Then::Closes) {
+                    peer.closed().await;
                 }
             }
         })
         .await;
         let proxy = Proxy::start(&forward_to(&[upstream.address])).await;
-        let client = Client::connect(proxy.address()).await;
-        let (read, mut write) = client.stream.into_split();
-        let uploading = tokio::spawn(async move {
-            use tokio::io::AsyncWriteExt as _;
-            let head = format!("POST / HTTP/1.1\r\nhost: t\r\ncontent-length: {}\r\n\r\n", 64 << 20);
-            let mut sent = write.write_all(head.as_bytes()).await;
-            let block = vec![b'u'; 16 << 10];
-            for _ in 0..1000 {
-                if sent.is_err() {
-                    break;
-                }
-                sent = write.write_all(&block).await;
-            }
-        });
+        let (read, write) = Client::connect(proxy.address()).await.stream.into_split();
+        let uploading = tokio::spawn(upload(write));
         let raw = read_to_end(read).await;
         let text = String::from_utf8_lossy(&raw);
-        assert!(text.starts_with("HTTP/1.1 413 "), "close: {close}: {text:.200}");
-        assert_eq!(text.split_once("\r\n\r\n").unwrap().1, body, "close: {close}");
+        let (head, got) = text.split_once("\r\n\r\n").unwrap_or_default();
+        let whole = head.starts_with("HTTP/1.1 413 ") && got.len() == body.len();
+        let told = head.starts_with("HTTP/1.1 502 ") || got.len() < body.len();
+        assert!(whole || (matches!(then, Then::Closes) && told), "{then:?}: {head} and {} bytes", got.len());
         uploading.await.unwrap();
         proxy.stop().await;
     }
 }
 
+/// Sends a long body until nobody takes it any more.
+async fn upload(mut write: tokio::net::tcp::OwnedWriteHalf) {
+    let head = format!("POST / HTTP/1.1\r\nhost: t\r\ncontent-length: {}\r\n\r\n", 64 << 20);
+    let mut sent = write.write_all(head.as_bytes()).await;
+    let block = vec![b'u'; 16 << 10];
+    for _ in 0..1000 {
+        if sent.is_err() {
+            break;
+        }
+        sent = write.write_all(&block).await;
+    }
+}
+
 async fn read_to_end(mut read: tokio::net::tcp::OwnedReadHalf) -> Vec<u8> {
-    use tokio::io::AsyncReadExt as _;
     let mut all = Vec::new();
     let reading = async {
         let mut block = [0u8; 16 << 10];

@@ -41,6 +41,8 @@ pub struct AttemptError {
     pub reason: Reason,
     /// The request, when not a byte of it was written.
     pub request: Option<Box<Request<RequestBody>>>,
+    /// The endpoint says that it did nothing with the request, so that it may be sent again (RFC 9113 §8.7).
+    pub refused: bool,
 }
 
 impl Lease {
@@ -80,6 +82,7 @@ impl Lease {
         sent.map_err(|mut failed| AttemptError {
             request: failed.take_message().map(Box::new),
             reason: reason_of(failed.error(), self.wire()),
+            refused: is_refused(failed.error()),
         })
     }
 
@@ -109,6 +112,15 @@ impl Lease {
     pub fn into_in_flight(self) -> InFlight {
         self.in_flight
     }
+}
+
+/// True for REFUSED_STREAM, and for a stream beyond the last one that a GOAWAY names.
+fn is_refused(error: &hyper::Error) -> bool {
+    let cause = std::error::Error::source(error).and_then(|e| e.downcast_ref::<h2::Error>());
+    cause.is_some_and(|e| {
+        let refused = e.is_reset() && e.reason() == Some(h2::Reason::REFUSED_STREAM);
+        e.is_remote() && (refused || e.is_go_away())
+    })
 }
 
 fn reason_of(error: &hyper::Error, wire: Option<&Wire>) -> Reason {

@@ -156,6 +156,7 @@ async fn a_client_that_stops_reading_its_socket_is_closed() {
     bytes.extend(frame(8, 0, 0, &[0x7f, 0, 0, 0])); // the connection's window
     bytes.extend(frame(kind::HEADERS, 5, 1, &block(&[])));
     raw.stream.write_all(&bytes).await.unwrap();
+    upstream.saw("GET / ").await;
     until("the connection is closed", async || {
         proxy.metric("forebay_connections", &[]) == 0.0
     })

@@ -249,9 +249,8 @@ where
     }
 }
 
-/// Frame types.
+/// Frame types, by the names of RFC 9113.
 pub mod kind {
-    #![expect(missing_docs, reason = "the names are those of RFC 9113")]
     pub const DATA: u8 = 0;
     pub const HEADERS: u8 = 1;
     pub const RST_STREAM: u8 = 3;
