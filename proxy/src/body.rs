@@ -124,6 +124,12 @@ impl http_body::Body for RequestBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+        if self.incoming.is_some()
+            && let Some(reason) = self.flow.body_refused()
+        {
+            self.incoming = None;
+            return Poll::Ready(Some(Err(Cut(reason))));
+        }
         let Some(incoming) = &mut self.incoming else {
             return Poll::Ready(None);
         };
@@ -131,7 +137,7 @@ impl http_body::Body for RequestBody {
         let ended = http_body::Body::is_end_stream(incoming);
         match polled {
             Poll::Pending => {
-                self.flow.await_client();
+                self.flow.await_client(cx.waker());
                 Poll::Pending
             }
             Poll::Ready(Some(Ok(mut frame))) => {
@@ -189,11 +195,22 @@ enum Kind {
     Upstream(UpstreamBody),
 }
 
+/// Bytes handed to an HTTP/2 client's stream at once.
+const SMALL: usize = 16 << 10;
+
+fn is_large(frame: &Frame<Bytes>) -> bool {
+    frame.data_ref().is_some_and(|data| data.len() > SMALL)
+}
+
 struct UpstreamBody {
     incoming: Incoming,
     lease: Option<Lease>,
     http2: bool,
     failed: Option<Reason>,
+    /// Hand over at most [`SMALL`] bytes at once.
+    small: bool,
+    /// What is left of a block that was larger.
+    rest: Bytes,
 }
 
 impl Body {
@@ -213,8 +230,17 @@ impl Body {
     }
 
     /// An endpoint's answer; `lease` is the connection it comes from.
-    pub fn upstream(incoming: Incoming, lease: Lease, exchange: Exchange) -> Self {
-        if http_body::Body::is_end_stream(&incoming) {
+    ///
+    /// * `bodiless`: to HEAD, or with a status that has no body, whatever the endpoint sends
+    /// * `small`: to an HTTP/2 client, whose stream would hold a whole block beyond its window
+    pub fn upstream(
+        incoming: Incoming,
+        lease: Lease,
+        exchange: Exchange,
+        bodiless: bool,
+        small: bool,
+    ) -> Self {
+        if bodiless || http_body::Body::is_end_stream(&incoming) {
             lease.release(exchange.flow().last());
             exchange.finish();
             return Self {
@@ -229,6 +255,8 @@ impl Body {
                 lease: Some(lease),
                 http2,
                 failed: None,
+                small,
+                rest: Bytes::new(),
             }),
             exchange: Some(exchange),
         }
@@ -257,10 +285,22 @@ impl UpstreamBody {
             flow.fail(reason);
             return Poll::Ready(Some(Err(Cut(reason))));
         }
+        if !self.rest.is_empty() {
+            let part = self.rest.split_to(self.rest.len().min(SMALL));
+            return Poll::Ready(Some(Ok(self.hand_over(part, flow))));
+        }
         let polled = Pin::new(&mut self.incoming).poll_frame(cx);
         let ended = http_body::Body::is_end_stream(&self.incoming);
         match polled {
             Poll::Pending => Poll::Pending,
+            Poll::Ready(Some(Ok(frame))) if self.small && is_large(&frame) => {
+                let Ok(mut block) = frame.into_data() else {
+                    return Poll::Ready(None);
+                };
+                let part = block.split_to(SMALL);
+                self.rest = block;
+                Poll::Ready(Some(Ok(self.hand_over(part, flow))))
+            }
             Poll::Ready(Some(Ok(mut frame))) => {
                 let last = if let Some(data) = frame.data_ref() {
                     flow.offered(data.len() as u64);
@@ -269,6 +309,7 @@ impl UpstreamBody {
                     if let Some(trailers) = frame.trailers_mut() {
                         clean_trailers(trailers);
                     }
+                    flow.touch();
                     true
                 };
                 if last {
@@ -277,6 +318,7 @@ impl UpstreamBody {
                 Poll::Ready(Some(Ok(frame)))
             }
             Poll::Ready(None) if ended || !self.http2 => {
+                flow.touch();
                 self.finish(flow);
                 Poll::Ready(None)
             }
@@ -290,10 +332,29 @@ impl UpstreamBody {
         }
     }
 
+    /// The next part of a block; the last one may end the answer.
+    fn hand_over(&mut self, part: Bytes, flow: &Flow) -> Frame<Bytes> {
+        flow.offered(part.len() as u64);
+        if self.rest.is_empty() && http_body::Body::is_end_stream(&self.incoming) {
+            self.finish(flow);
+        }
+        Frame::data(part)
+    }
+
     fn finish(&mut self, flow: &Flow) {
         if let Some(lease) = self.lease.take() {
             lease.release(flow.last());
         }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let mut hint = http_body::Body::size_hint(&self.incoming);
+        let rest = self.rest.len() as u64;
+        if let Some(upper) = hint.upper() {
+            hint.set_upper(upper + rest);
+        }
+        hint.set_lower(hint.lower() + rest);
+        hint
     }
 
     fn is_finished(&self) -> bool {
@@ -342,7 +403,7 @@ impl http_body::Body for Body {
     fn size_hint(&self) -> SizeHint {
         match &self.kind {
             Kind::Own(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
-            Kind::Upstream(upstream) => http_body::Body::size_hint(&upstream.incoming),
+            Kind::Upstream(upstream) => upstream.size_hint(),
         }
     }
 }

@@ -130,14 +130,17 @@ impl Connection {
         let index = shared
             .listeners
             .iter()
-            .position(|l| l.config.name == self.listener.name)?;
+            .position(|l| self.listener.is(&l.config))?;
         self.view.set((shared.generation, index));
         shared.listeners.get(index)
     }
 
     /// A request's head is complete.
     pub fn request_began(&self) -> Rc<Flow> {
-        let flow = Rc::new(Flow::new(Instant::now()));
+        let flow = Rc::new(Flow::new(
+            Instant::now(),
+            self.limits.write_stall.filter(|_| self.http2),
+        ));
         self.active.set(self.active.get() + 1);
         self.served.set(self.served.get() + 1);
         self.head_since.set(None);
@@ -249,6 +252,7 @@ impl Connection {
         if !self.http2
             && self.head_since.get().is_none()
             && self.wire.read.get() > self.quiet_read.get()
+            && self.wire.stalled().is_none()
         {
             self.head_since.set(Some(Instant::now()));
         }
@@ -306,7 +310,7 @@ impl Connection {
                 .flow
                 .borrow()
                 .as_ref()
-                .is_some_and(|flow| flow.head().is_none() && flow.failure().is_none())
+                .is_some_and(|flow| flow.failure().is_none())
     }
 }
 

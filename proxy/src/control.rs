@@ -29,7 +29,7 @@ pub use status::{LastError, Status, hash_of, rfc3339};
 use status::{restart_warnings, status_of};
 
 /// After GOAWAY, how long idle HTTP/1.1 connections are still served.
-const IDLE_GRACE: Duration = Duration::from_secs(1);
+pub const IDLE_GRACE: Duration = Duration::from_secs(1);
 /// How often the stop looks whether requests that no close announces have ended.
 const LOOK: Duration = Duration::from_millis(250);
 
@@ -119,7 +119,11 @@ impl Control {
         let watched = watch::Sender::new(files_of(&parts.source, &parts.snapshot));
         Arc::new(Self {
             workshop: tokio::sync::Mutex::new(Workshop {
-                registry: Arc::new(Mutex::new(parts.registry)),
+                registry: Arc::new(Mutex::new({
+                    let mut registry = parts.registry;
+                    registry.follow(&parts.snapshot);
+                    registry
+                })),
                 sockets: parts.sockets,
                 discovery: parts.discovery,
                 first: Arc::clone(&parts.snapshot.config),
@@ -259,7 +263,7 @@ impl Control {
                 metrics: &metrics,
                 log,
             };
-            build.run(&mut registry.lock().unwrap_or_else(PoisonError::into_inner))
+            build.run(&registry.lock().unwrap_or_else(PoisonError::into_inner))
         })
         .await;
         let snapshot = Arc::new(built?);
@@ -273,7 +277,7 @@ impl Control {
             .registry
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        registry.retain(&snapshot);
+        registry.follow(&snapshot);
         drop(registry);
         sync_metrics(&self.shared.metrics, &snapshot);
         let waits = restart_warnings(&workshop.first, &snapshot.config);
@@ -336,7 +340,14 @@ impl Control {
         self.enter(Stage::Announcing);
         tokio::time::sleep(delay).await;
         self.enter(Stage::Closing);
-        self.workshop.lock().await.sockets.close();
+        let mut workshop = self.workshop.lock().await;
+        workshop.sockets.close();
+        // Whoever the kernel accepted already is served.
+        let taken = tokio::time::Instant::now() + IDLE_GRACE;
+        while workshop.sockets.are_accepting() && tokio::time::Instant::now() < taken {
+            let _ = tokio::time::timeout(LOOK, self.shared.closed.notified()).await;
+        }
+        drop(workshop);
         let end = tokio::time::Instant::now() + timeout;
         let grace = IDLE_GRACE.min(timeout);
         if tokio::time::timeout(grace, self.idle()).await.is_err() {

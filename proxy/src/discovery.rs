@@ -75,38 +75,36 @@ impl Discovery {
         }
     }
 
-    /// Follows the names of a snapshot from now on and those of the one before no longer. Returns when every name
-    /// was answered once, or after a second. Must run on the control runtime.
+    /// Follows the names of a snapshot that is about to go live from now on, and those of the one before no longer.
+    /// Returns when every name was answered once, or after a second; until then nothing changes for the snapshot
+    /// before. Must run on the control runtime.
     pub async fn follow(&mut self, snapshot: &Snapshot) {
         let mut before = std::mem::take(&mut self.names);
-        let mut tasks = Vec::new();
-        let mut first = Vec::new();
+        let mut clusters = Vec::new();
         for cluster in snapshot.clusters.values() {
-            let balance = cluster.config.balance.clone();
-            let parts = self.parts(&cluster.config, &mut before);
-            let named: Vec<_> = parts.iter().filter_map(Part::name).collect();
-            first.extend(named.iter().cloned());
-            cluster.state.update(candidates(&parts), &balance);
-            if !named.is_empty() {
-                let state = Arc::clone(&cluster.state);
-                let task = tokio::spawn(keep_updated(state, parts, named, balance));
-                tasks.push(Task(task.abort_handle()));
-            }
+            clusters.push((cluster, self.parts(&cluster.config, &mut before)));
         }
-        drop(before);
-        self.clusters = tasks;
+        let named = clusters.iter().flat_map(|(_, parts)| parts);
+        let first: Vec<_> = named.filter_map(Part::name).collect();
         let answered = async {
             for mut name in first {
                 let _ = name.wait_for(|known| known.answered).await;
             }
         };
         let _ = tokio::time::timeout(FIRST_ANSWERS, answered).await;
-        // The answers are there, but the tasks that apply them may not have run yet.
-        for cluster in snapshot.clusters.values() {
-            let parts = self.parts(&cluster.config, &mut HashMap::new());
-            let balance = &cluster.config.balance;
-            cluster.state.update(candidates(&parts), balance);
+        let mut tasks = Vec::new();
+        for (cluster, parts) in clusters {
+            let balance = cluster.config.balance.clone();
+            apply(&cluster.state, &parts, &balance);
+            let named: Vec<_> = parts.iter().filter_map(Part::name).collect();
+            if !named.is_empty() {
+                let state = Arc::clone(&cluster.state);
+                let task = tokio::spawn(keep_updated(state, parts, named, balance));
+                tasks.push(Task(task.abort_handle()));
+            }
         }
+        self.clusters = tasks;
+        drop(before); // until here the snapshot before was kept up to date
     }
 
     /// What a cluster is made of. Names that nobody follows yet are taken over from `before`, or followed anew.
@@ -180,6 +178,14 @@ fn candidates(parts: &[Part]) -> Vec<Candidate> {
     candidates
 }
 
+/// Gives a cluster its endpoints. One with a name that has no answer yet keeps those it had, if it had any.
+fn apply(state: &ClusterState, parts: &[Part], balance: &config::Balance) {
+    let waits = |part: &Part| part.name().is_some_and(|known| !known.borrow().answered);
+    if state.endpoints().endpoints.is_empty() || !parts.iter().any(waits) {
+        state.update(candidates(parts), balance);
+    }
+}
+
 async fn keep_updated(
     state: Arc<ClusterState>,
     parts: Vec<Part>,
@@ -190,7 +196,7 @@ async fn keep_updated(
         for name in &mut names {
             name.mark_unchanged();
         }
-        state.update(candidates(&parts), &balance);
+        apply(&state, &parts, &balance);
         let changes = names.iter_mut().map(|name| Box::pin(name.changed()));
         if any(changes.collect()).await.is_err() {
             return;

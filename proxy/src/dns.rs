@@ -155,7 +155,7 @@ impl Resolver {
         })))
     }
 
-    /// Pins names with their ports to addresses, for `--resolve NAME:PORT=ADDR`. Only [`Resolver::resolve`] and
+    /// Pins names with their ports to addresses, for `--resolve NAME:PORT=ADDR`. Only `resolve` and
     /// [`follow`] know a port and honour it.
     #[must_use]
     pub fn with_overrides(self, overrides: HashMap<(String, u16), SocketAddr>) -> Self {

@@ -198,15 +198,20 @@ impl<F: Future> Future for StreamTask<F> {
                 this.future = None;
                 return Poll::Ready(());
             }
-            let due = if flow.failure().is_some() {
-                None
+            let failed = flow.failure().is_some();
+            let due = if failed {
+                flow.reader_deadline()
             } else {
-                flow.deadline()
+                flow.deadline().map(|(at, _)| at)
             };
-            if this.timer.poll(cx, due.map(|(at, _)| at)).is_pending() {
+            if this.timer.poll(cx, due).is_pending() {
                 return Poll::Pending;
             }
-            if let Some((_, reason)) = due {
+            if failed {
+                this.future = None; // our own answer is not taken either
+                return Poll::Ready(());
+            }
+            if let Some((_, reason)) = flow.deadline() {
                 flow.fail(reason);
             }
         }

@@ -215,6 +215,7 @@ impl Exchange {
         if std::mem::replace(&mut self.done, true) {
             return;
         }
+        self.flow.end();
         let duration = now.duration_since(self.flow.start);
         let first_byte = self
             .flow

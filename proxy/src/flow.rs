@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use forebay_config::Timeouts;
@@ -30,6 +30,10 @@ pub struct Flow {
     reader_due: Cell<Option<Instant>>,
     /// Why it ends early.
     failure: Cell<Option<Reason>>,
+    /// The answer is whole or cut: nobody wants the rest of the request.
+    over: Cell<bool>,
+    /// Wakes whoever waits for the client's next body byte.
+    body_waker: Cell<Option<Waker>>,
     /// Body bytes from the client.
     pub request_bytes: Cell<u64>,
     /// Body bytes to the client.
@@ -46,11 +50,14 @@ struct Clocks {
 }
 
 impl Flow {
-    /// A request whose head is complete now. No clock runs until [`Flow::bind`].
-    pub fn new(now: Instant) -> Self {
+    /// A request whose head is complete now. Only `write_stall` runs until [`Flow::bind`].
+    pub fn new(now: Instant, write_stall: Option<Duration>) -> Self {
         Self {
             start: now,
-            clocks: Cell::default(),
+            clocks: Cell::new(Clocks {
+                write_stall,
+                ..Clocks::default()
+            }),
             last: Cell::new(now),
             dispatched: Cell::new(false),
             sent: Cell::new(None),
@@ -58,19 +65,21 @@ impl Flow {
             client_due: Cell::new(None),
             reader_due: Cell::new(None),
             failure: Cell::new(None),
+            over: Cell::new(false),
+            body_waker: Cell::new(None),
             request_bytes: Cell::new(0),
             response_bytes: Cell::new(0),
         }
     }
 
     /// Starts the clocks of its route.
-    pub fn bind(&self, timeouts: &Timeouts, write_stall: Option<Duration>) {
+    pub fn bind(&self, timeouts: &Timeouts) {
         self.clocks.set(Clocks {
             first_byte: timeouts.first_byte,
             idle: timeouts.idle,
             request_body: timeouts.request_body,
             total: timeouts.total,
-            write_stall,
+            write_stall: self.clocks.get().write_stall,
         });
     }
 
@@ -117,8 +126,9 @@ impl Flow {
         self.sent.get()
     }
 
-    /// We are ready to read and the client has nothing for us.
-    pub fn await_client(&self) {
+    /// We are ready to read and the client has nothing for us; `waker` is woken when it need not come any more.
+    pub fn await_client(&self, waker: &Waker) {
+        self.body_waker.set(Some(waker.clone()));
         if self.client_due.get().is_none() {
             self.client_due.set(Some(Instant::now()));
         }
@@ -148,12 +158,36 @@ impl Flow {
     pub fn fail(&self, reason: Reason) {
         if self.failure.get().is_none() {
             self.failure.set(Some(reason));
+            self.wake_body();
+        }
+    }
+
+    /// The answer is whole or cut: what is left of the request's body is not sent any more.
+    pub fn end(&self) {
+        self.over.set(true);
+        self.wake_body();
+    }
+
+    /// Why the request's body is not wanted any more.
+    pub fn body_refused(&self) -> Option<Reason> {
+        let over = self.over.get().then_some(Reason::ClientClosed);
+        self.failure.get().or(over)
+    }
+
+    fn wake_body(&self) {
+        if let Some(waker) = self.body_waker.take() {
+            waker.wake();
         }
     }
 
     /// Why the request ends early.
     pub fn failure(&self) -> Option<Reason> {
         self.failure.get()
+    }
+
+    /// When a client that takes nothing of its answer is cut.
+    pub fn reader_deadline(&self) -> Option<Instant> {
+        Some(self.reader_due.get()? + self.clocks.get().write_stall?)
     }
 
     /// The clock that runs out next.
@@ -234,13 +268,13 @@ impl LazyTimer {
                         return Poll::Ready(());
                     }
                     sleep.as_mut().reset(deadline);
-                    if sleep.as_mut().poll(cx).is_pending() {
+                    if register(sleep, cx).is_pending() {
                         return Poll::Pending;
                     }
                 }
                 None => {
                     let mut sleep = Box::pin(tokio::time::sleep_until(deadline));
-                    let polled = sleep.as_mut().poll(cx);
+                    let polled = register(&mut sleep, cx);
                     self.sleep = Some(sleep);
                     if polled.is_pending() {
                         return Poll::Pending;
@@ -251,6 +285,11 @@ impl LazyTimer {
     }
 }
 
+/// Polls outside the task's budget: a timer that is not registered when the budget is spent would never ring.
+fn register(sleep: &mut Pin<Box<Sleep>>, cx: &mut Context<'_>) -> Poll<()> {
+    std::pin::pin!(tokio::task::coop::unconstrained(sleep.as_mut())).poll(cx)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -259,17 +298,14 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn each_clock_runs_from_its_own_moment() {
-        let flow = Flow::new(Instant::now());
-        flow.bind(
-            &Timeouts {
-                first_byte: Some(5 * SECOND),
-                idle: Some(20 * SECOND),
-                request_body: Some(3 * SECOND),
-                total: Some(60 * SECOND),
-                tunnel: None,
-            },
-            Some(2 * SECOND),
-        );
+        let flow = Flow::new(Instant::now(), Some(2 * SECOND));
+        flow.bind(&Timeouts {
+            first_byte: Some(5 * SECOND),
+            idle: Some(20 * SECOND),
+            request_body: Some(3 * SECOND),
+            total: Some(60 * SECOND),
+            tunnel: None,
+        });
         let start = Instant::now();
         assert_eq!(
             flow.deadline(),
@@ -280,13 +316,13 @@ mod tests {
             flow.deadline(),
             Some((start + 20 * SECOND, Reason::IdleTimeout))
         );
-        flow.await_client();
+        flow.await_client(Waker::noop());
         assert_eq!(
             flow.deadline(),
             Some((start + 3 * SECOND, Reason::RequestTimeout))
         );
         tokio::time::advance(SECOND).await;
-        flow.await_client();
+        flow.await_client(Waker::noop());
         assert_eq!(
             flow.deadline(),
             Some((start + 3 * SECOND, Reason::RequestTimeout))

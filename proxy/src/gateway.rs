@@ -139,7 +139,12 @@ fn finish(
             if let Some(log) = &mut exchange.log {
                 log.answer(&head.headers);
             }
-            Response::from_parts(head, Body::upstream(incoming, lease, exchange))
+            let bodiless = head_only || has_no_body(head.status);
+            let small = connection.http2;
+            Response::from_parts(
+                head,
+                Body::upstream(incoming, lease, exchange, bodiless, small),
+            )
         }
         Outcome::Own(response) => {
             exchange.responded(response.status().as_u16());
@@ -153,8 +158,16 @@ fn finish(
     }
 }
 
+/// True for statuses whose answers have no body (RFC 9110 §6.4.1).
+fn has_no_body(status: StatusCode) -> bool {
+    status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED
+}
+
 /// An answer of our own; `head_only`: to HEAD, whose body nobody reads.
 fn own(mut response: Response<Bytes>, head_only: bool, exchange: Exchange) -> Response<Body> {
+    if has_no_body(response.status()) {
+        response.body_mut().clear();
+    }
     if head_only && !response.body().is_empty() {
         let length = HeaderValue::from(response.body().len());
         response.headers_mut().insert(CONTENT_LENGTH, length);
@@ -169,10 +182,11 @@ fn refuse(
     manners: &answer::Manners,
     refusal: &Refusal,
 ) -> Result<Response<Body>, Cut> {
-    exchange.refused(refusal.reason);
     if refusal.reason == Reason::ClientClosed {
-        return Err(Cut(refusal.reason));
+        exchange.flow().fail(refusal.reason);
+        return Err(Cut(refusal.reason)); // counted as aborted
     }
+    exchange.refused(refusal.reason);
     let manners = manners.for_server(exchange.server);
     Ok(own(answer::refusal(refusal, &manners), head_only, exchange))
 }
@@ -222,11 +236,8 @@ async fn forward(
     {
         return Err(Reason::BodyTooLarge.into());
     }
-    exchange.flow().bind(
-        &config.timeouts,
-        connection.limits.write_stall.filter(|_| connection.http2),
-    );
-    let upgrade = if survey.upgrade {
+    exchange.flow().bind(&config.timeouts);
+    let upgrade = if survey.upgrade && http_body::Body::is_end_stream(request.body()) {
         headers::requested_upgrade(request.headers(), request.version())
     } else {
         None
@@ -269,7 +280,9 @@ async fn forward(
     outgoing::identify(&mut head.headers, &survey, connection, trusted, exchange);
     headers::edit(&mut head.headers, &config.request_headers);
     headers::edit(&mut head.headers, &member.request_headers);
-    outgoing::address(&mut head.headers, config, host_moved.then_some(host), http2);
+    // Named in the target, or named as hop-by-hop, or not there at all in HTTP/1.0.
+    let host_lost = host_moved || survey.hop_by_hop || version == Version::HTTP_10;
+    outgoing::address(&mut head.headers, config, host_lost.then_some(host), http2);
     if survey.hop_by_hop && !http2 && head.headers.contains_key(TE) {
         head.headers
             .insert(CONNECTION, HeaderValue::from_static("te"));

@@ -135,6 +135,11 @@ impl Wire {
         let _ = socket2::SockRef::from(stream.tcp()).shutdown(Shutdown::Write);
     }
 
+    /// A new request begins.
+    pub fn forget_interim(&self) {
+        self.interim.set(0);
+    }
+
     /// True when the upstream sent more interim answers than allowed.
     pub fn too_many_interim(&self) -> bool {
         self.interim.get() > MAX_INTERIM
@@ -259,7 +264,9 @@ impl Io {
         match polled {
             Poll::Ready(Ok(n)) => {
                 self.wire.written.set(self.wire.written.get() + *n as u64);
-                if *n == offered {
+                // On TLS what was taken may still be on its way: the flush tells.
+                let plain = matches!(*self.wire.stream.borrow(), Stream::Plain(_));
+                if *n == offered && plain {
                     self.wire.stalled.set(None);
                 }
             }
@@ -267,6 +274,27 @@ impl Io {
                 self.wire.stall_again(Instant::now())
             }
             _ => {}
+        }
+    }
+}
+
+impl Io {
+    fn note_flush(&self, polled: &Poll<io::Result<()>>) {
+        match polled {
+            Poll::Ready(Ok(())) => self.wire.stalled.set(None),
+            Poll::Pending if self.wire.stalled.get().is_none() => {
+                self.wire.stall_again(Instant::now());
+            }
+            _ => {}
+        }
+    }
+
+    /// Puts bytes back in front of what is read next.
+    pub fn unread(&mut self, bytes: Bytes) {
+        if self.prefix.is_empty() {
+            self.prefix = bytes;
+        } else {
+            self.prefix = [bytes, std::mem::take(&mut self.prefix)].concat().into();
         }
     }
 }
@@ -316,13 +344,21 @@ impl AsyncWrite for Io {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let stream = &mut *self.wire.stream.borrow_mut();
-        delegate!(stream, s => Pin::new(s).poll_flush(cx))
+        let polled = {
+            let stream = &mut *self.wire.stream.borrow_mut();
+            delegate!(stream, s => Pin::new(s).poll_flush(cx))
+        };
+        self.note_flush(&polled);
+        polled
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let stream = &mut *self.wire.stream.borrow_mut();
-        delegate!(stream, s => Pin::new(s).poll_shutdown(cx))
+        let polled = {
+            let stream = &mut *self.wire.stream.borrow_mut();
+            delegate!(stream, s => Pin::new(s).poll_shutdown(cx))
+        };
+        self.note_flush(&polled);
+        polled
     }
 }
 

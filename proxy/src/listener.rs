@@ -23,6 +23,12 @@ use crate::sniff::Protocol;
 use crate::worker::{Accepted, Order, Stage, Worker};
 use crate::{tcp, tunnel};
 
+/// Bytes hyper reads ahead, and holds back for a slow reader, on an HTTP/1.1 connection.
+const BUFFER: usize = 128 << 10;
+/// Upload bytes on their way in one HTTP/2 stream.
+const STREAM_WINDOW: u32 = 128 << 10;
+/// The same for a connection: wide enough that dozens of uploads that wait do not hold up the others.
+const CONNECTION_WINDOW: u32 = 8 << 20;
 /// Most bytes of an HTTP/2 header list, hyper's own bound.
 const H2_HEADER_LIST: u32 = 16 << 10;
 /// How long an accept loop waits when the process has no file descriptor left and no connection closes.
@@ -40,6 +46,8 @@ pub struct ListenerHandle {
     pub cells: Arc<ListenerCells>,
     stage: AtomicU8,
     open: AtomicU32,
+    /// Accept loops that run.
+    accepting: AtomicU32,
     cap: AtomicU32,
     room: Notify,
     stop: watch::Sender<bool>,
@@ -54,10 +62,16 @@ impl ListenerHandle {
             cells,
             stage: AtomicU8::new(Stage::Running as u8),
             open: AtomicU32::new(0),
+            accepting: AtomicU32::new(0),
             cap: AtomicU32::new(cap),
             room: Notify::new(),
             stop: watch::Sender::new(false),
         })
+    }
+
+    /// Whether this socket belongs to the listener: by its name, or by its address when that was renamed.
+    pub fn is(&self, config: &forebay_config::Listener) -> bool {
+        self.name == config.name || self.address == config.address
     }
 
     /// How far the listener's own stop has come.
@@ -79,6 +93,11 @@ impl ListenerHandle {
         self.room.notify_waiters();
     }
 
+    /// Whether any worker still accepts.
+    pub fn is_accepting(&self) -> bool {
+        self.accepting.load(Ordering::Relaxed) > 0
+    }
+
     fn is_full(&self) -> bool {
         self.open.load(Ordering::Relaxed) >= self.cap.load(Ordering::Relaxed)
     }
@@ -86,7 +105,7 @@ impl ListenerHandle {
     /// Waits until one more connection may be open.
     async fn has_room(&self) {
         while self.is_full() {
-            let room = self.room.notified();
+            let room = self.room.notified(); // from here on no close is missed
             if self.is_full() {
                 room.await;
             }
@@ -123,7 +142,7 @@ impl Drop for Open {
         self.handle.open.fetch_sub(1, Ordering::Relaxed);
         self.handle.cells.closed();
         self.shared.loads[self.worker].fetch_sub(1, Ordering::Relaxed);
-        self.handle.room.notify_one();
+        self.handle.room.notify_waiters();
         self.shared.closed.notify_one();
     }
 }
@@ -135,6 +154,7 @@ pub fn accept_from(
     socket: std::net::TcpListener,
 ) {
     let worker = Rc::clone(worker);
+    handle.accepting.fetch_add(1, Ordering::Relaxed);
     match TcpListener::from_std(socket) {
         Ok(listener) => {
             tokio::task::spawn_local(accept_loop(worker, handle, listener));
@@ -165,6 +185,8 @@ async fn accept_loop(worker: Rc<Worker>, handle: Arc<ListenerHandle>, listener: 
     while let Some(Ok((socket, peer))) = now_or_never(listener.accept()) {
         place(&worker, &handle, socket, peer);
     }
+    handle.accepting.fetch_sub(1, Ordering::Relaxed);
+    worker.shared.closed.notify_one();
 }
 
 fn now_or_never<F: Future>(future: F) -> Option<F::Output> {
@@ -290,12 +312,11 @@ async fn serve(
         .shared
         .listeners
         .iter()
-        .find(|l| l.config.name == handle.name)
+        .find(|l| handle.is(&l.config))
         .cloned()
     else {
         return; // removed while the connection waited
     };
-    drop(snapshot);
     let Ok(local) = socket.local_addr() else {
         return;
     };
@@ -320,8 +341,9 @@ async fn serve(
         prefix,
     } = established;
     if view.config.protocol == ListenerProtocol::Tcp {
-        return tcp::serve(&worker, &view, stream, peer).await;
+        return tcp::serve(&worker, snapshot, &view, stream, peer).await;
     }
+    drop(snapshot);
     let (io, wire) = Io::new(stream, prefix);
     let connection = Connection::new(NewConnection {
         worker,
@@ -346,6 +368,7 @@ async fn serve_http1(connection: Rc<Connection>, io: Io) {
     let limits = &connection.limits;
     let mut builder = hyper::server::conn::http1::Builder::new();
     builder
+        .max_buf_size(BUFFER.max(limits.header_bytes as usize + 1024))
         .header_read_timeout(None)
         .max_header_size(limits.header_bytes as usize);
     if limits.headers != 100 {
@@ -354,16 +377,20 @@ async fn serve_http1(connection: Rc<Connection>, io: Io) {
     let gateway = Gateway::new(&connection);
     let mut machine = builder.serve_connection(TokioIo::new(io), gateway.service());
     let ended = Drive::new(&mut machine, &connection).await;
+    // Taken however it ended: it holds the connection that holds it.
+    let upgrade = connection.take_tunnel();
     let wire = Rc::clone(&connection.wire);
     match ended {
         Ended::Done(result) => {
-            let upgrade = connection.take_tunnel();
             if let (Ok(()), Some(tunnel)) = (&result, upgrade) {
                 let parts = machine.into_parts();
                 return tunnel::run(&connection, tunnel, parts.io.into_inner(), parts.read_buf)
                     .await;
             }
             note_hyper(&connection, result.as_ref().err());
+            if result.is_ok() && wire.stalled().is_some() {
+                return wire.reset_on_close(); // bytes of the answer are still on our side
+            }
             if result.is_err() && connection.is_close_delimited() {
                 return wire.reset_on_close();
             }
@@ -394,7 +421,11 @@ fn note_hyper(connection: &Connection, error: Option<&hyper::Error>) {
 fn close(connection: &Connection, cause: Cause) {
     connection.listener.cells.failed(cause.label());
     match cause {
-        Cause::HeaderTimeout if !connection.http2 && connection.wire.read.get() > 0 => {
+        Cause::HeaderTimeout
+            if !connection.http2
+                && connection.wire.read.get() > 0
+                && connection.wire.stalled().is_none() =>
+        {
             connection.wire.last_words(
                 b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n",
             );
@@ -428,8 +459,8 @@ async fn serve_http2(connection: Rc<Connection>, io: Io) {
     builder
         .max_concurrent_streams(connection.limits.h2_streams)
         .max_header_list_size(connection.limits.header_bytes.min(HTTP2_HEAD))
-        .initial_stream_window_size(256 << 10)
-        .initial_connection_window_size(1 << 20)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buf_size(64 << 10)
         .max_header_list_size(connection.limits.header_bytes.min(H2_HEADER_LIST));
     let gateway = Gateway::new(&connection);

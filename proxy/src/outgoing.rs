@@ -12,7 +12,7 @@ use hyper::body::Incoming;
 use crate::connection::Connection;
 use crate::error::Reason;
 use crate::exchange::Exchange;
-use crate::headers::{self, Survey};
+use crate::headers::{self, Survey, X_REQUEST_ID};
 use crate::snapshot::{ListenerView, MemberView};
 
 /// Returns the declared length of a body, bytes; 0 when none is declared.
@@ -147,7 +147,7 @@ pub fn identify(
     exchange: &mut Exchange,
 ) {
     let trace = connection.worker.rng(|rng| {
-        if !(trusted && survey.request_id) {
+        if !(trusted && survey.request_id && headers.contains_key(&X_REQUEST_ID)) {
             headers.insert(&headers::X_REQUEST_ID, headers::new_request_id(rng));
         }
         let old = if survey.traceparent {

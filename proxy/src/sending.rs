@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use crate::answer::Refusal;
 use crate::body::RequestBody;
-use crate::cluster::{Choice, Endpoint};
+use crate::cluster::{Choice, Endpoint, InFlight};
 use crate::connection::Connection;
 use crate::error::Reason;
 use crate::exchange::Exchange;
@@ -73,6 +73,7 @@ impl Sending<'_> {
             {
                 return Err(Reason::BreakerOpen.into());
             }
+            let in_flight = InFlight::begin(Arc::clone(&endpoint));
             let now = exchange.leave();
             let pool = worker
                 .pools
@@ -89,7 +90,7 @@ impl Sending<'_> {
                     continue;
                 }
             };
-            let mut lease = Lease::new(connection, pool);
+            let mut lease = Lease::new(connection, pool, in_flight);
             let switched = if self.upgrade {
                 lease.on_switch()
             } else {

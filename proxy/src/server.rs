@@ -84,7 +84,7 @@ impl Server {
             .map_or_else(available_cores, |n| n.get() as usize);
         let metrics = Metrics::new(count);
         let log = control::open_log(&config, None, &metrics).map_err(ReloadError::Log)?;
-        let mut registry = Registry::default();
+        let registry = Registry::default();
         let build = Build {
             config: Arc::clone(&config),
             hash: control::hash_of(&sources),
@@ -93,7 +93,7 @@ impl Server {
             metrics: &metrics,
             log,
         };
-        let snapshot = Arc::new(build.run(&mut registry).map_err(ReloadError::Build)?);
+        let snapshot = Arc::new(build.run(&registry).map_err(ReloadError::Build)?);
         let descriptors = sockets::raise_descriptor_limit();
         let (mailboxes, inboxes): (Vec<_>, Vec<_>) =
             (0..count).map(|_| mpsc::unbounded_channel()).unzip();

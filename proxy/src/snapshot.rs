@@ -129,15 +129,19 @@ pub struct Registry {
 }
 
 impl Registry {
-    fn cluster(&mut self, name: &str) -> Arc<ClusterState> {
-        let state = self.clusters.entry(name.to_owned());
-        Arc::clone(state.or_insert_with(|| Arc::new(ClusterState::new(name))))
+    fn cluster(&self, name: &str) -> Arc<ClusterState> {
+        Arc::new(match self.clusters.get(name) {
+            Some(live) => live.next_generation(),
+            None => ClusterState::new(name),
+        })
     }
 
-    /// Forgets clusters that the snapshot does not name; requests under way keep theirs.
-    pub fn retain(&mut self, snapshot: &Snapshot) {
-        self.clusters
-            .retain(|name, _| snapshot.clusters.contains_key(name));
+    /// Remembers the clusters of the snapshot that went live, and forgets the others; requests under way keep theirs.
+    pub fn follow(&mut self, snapshot: &Snapshot) {
+        let live = snapshot.clusters.iter();
+        self.clusters = live
+            .map(|(name, view)| (name.clone(), Arc::clone(&view.state)))
+            .collect();
     }
 }
 
@@ -163,7 +167,7 @@ impl Build<'_> {
     /// # Errors
     ///
     /// A certificate, key or CA file is missing or wrong. Nothing live has changed then.
-    pub fn run(self, registry: &mut Registry) -> Result<Snapshot, BuildError> {
+    pub fn run(self, registry: &Registry) -> Result<Snapshot, BuildError> {
         let clusters = self
             .config
             .clusters
@@ -308,7 +312,7 @@ fn connector_key(cluster: &config::Cluster) -> Result<u64, TlsError> {
 
 fn cluster_view(
     cluster: &Arc<config::Cluster>,
-    registry: &mut Registry,
+    registry: &Registry,
 ) -> Result<ClusterView, BuildError> {
     let error = |e: TlsError| BuildError {
         position: Some(cluster.position.clone()),

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::control::ReloadError;
+use crate::control::{IDLE_GRACE, ReloadError};
 use crate::listener::ListenerHandle;
 use crate::snapshot::Snapshot;
 use crate::worker::{Order, Shared, Stage};
@@ -56,6 +56,8 @@ struct Served {
 pub struct Bound {
     next: Vec<Served>,
     fresh: Vec<(Arc<ListenerHandle>, Vec<TcpListener>)>,
+    /// Listeners that stay, with how many connections they may hold from now on.
+    caps: Vec<(Arc<ListenerHandle>, u32)>,
 }
 
 impl Sockets {
@@ -76,6 +78,7 @@ impl Sockets {
         let mut bound = Bound {
             next: Vec::new(),
             fresh: Vec::new(),
+            caps: Vec::new(),
         };
         for view in &snapshot.listeners {
             let config = &view.config;
@@ -85,11 +88,11 @@ impl Sockets {
                 .find(|s| s.handle.name == config.name && s.asked == config.address);
             let cap = connection_cap(config.limits.connections, self.descriptors);
             if let Some(kept) = kept {
-                kept.handle.set_cap(cap);
+                bound.caps.push((Arc::clone(&kept.handle), cap));
                 bound.next.push(kept.clone());
                 continue;
             }
-            let ours = self.served.iter().any(|s| s.asked == config.address);
+            let ours = self.served.iter().any(|s| overlap(s.asked, config.address));
             let failed = |error| ReloadError::Bind {
                 name: config.name.clone(),
                 address: config.address,
@@ -109,8 +112,12 @@ impl Sockets {
         Ok(bound)
     }
 
-    /// Accepts on what was bound and stops accepting on what is gone; its connections finish what they have.
-    pub fn switch(&mut self, bound: Bound, shared: &Shared) {
+    /// Accepts on what was bound and stops accepting on what is gone; its connections finish what they have, and the
+    /// idle ones end a moment later. Must run on the control runtime.
+    pub fn switch(&mut self, bound: Bound, shared: &Arc<Shared>) {
+        for (handle, cap) in bound.caps {
+            handle.set_cap(cap);
+        }
         for (handle, sockets) in bound.fresh {
             for (mailbox, socket) in shared.mailboxes.iter().zip(sockets) {
                 let _ = mailbox.send(Order::Listen(Arc::clone(&handle), socket));
@@ -122,15 +129,9 @@ impl Sockets {
                 .iter()
                 .any(|new| Arc::ptr_eq(&new.handle, &old.handle))
         };
-        let gone: Vec<_> = self.served.iter().filter(|old| !is_kept(old)).collect();
-        for old in &gone {
-            old.handle.enter(Stage::Idle);
-        }
-        if !gone.is_empty() {
-            for mailbox in &shared.mailboxes {
-                let _ = mailbox.send(Order::Wake);
-            }
-        }
+        let gone = self.served.iter().filter(|old| !is_kept(old));
+        let gone: Vec<_> = gone.map(|old| Arc::clone(&old.handle)).collect();
+        retire(gone, Stage::Closing, shared);
         self.served = bound.next;
     }
 
@@ -141,6 +142,11 @@ impl Sockets {
         }
     }
 
+    /// Whether any worker still accepts on any listener.
+    pub fn are_accepting(&self) -> bool {
+        self.served.iter().any(|s| s.handle.is_accepting())
+    }
+
     /// Where the listeners are really bound, by name.
     pub fn addresses(&self) -> Vec<(String, SocketAddr)> {
         self.served
@@ -148,6 +154,31 @@ impl Sockets {
             .map(|s| (s.handle.name.clone(), s.handle.address))
             .collect()
     }
+}
+
+/// Stops accepting on listeners that are gone, and ends their idle connections a moment later.
+fn retire(gone: Vec<Arc<ListenerHandle>>, stage: Stage, shared: &Arc<Shared>) {
+    if gone.is_empty() {
+        return;
+    }
+    for handle in &gone {
+        handle.enter(stage);
+    }
+    for mailbox in &shared.mailboxes {
+        let _ = mailbox.send(Order::Wake);
+    }
+    if stage < Stage::Idle {
+        let shared = Arc::clone(shared);
+        tokio::spawn(async move {
+            tokio::time::sleep(IDLE_GRACE).await;
+            retire(gone, Stage::Idle, &shared);
+        });
+    }
+}
+
+/// Whether one socket on `a` keeps another from `b`.
+fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
+    a.port() == b.port() && (a.ip() == b.ip() || a.ip().is_unspecified() || b.ip().is_unspecified())
 }
 
 /// One socket per worker on the same address; `ours`: we already listen there under another name.

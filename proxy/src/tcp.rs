@@ -6,9 +6,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use std::net::SocketAddr;
 
-use crate::cluster::{Choice, InFlight};
+use crate::cluster::{Choice, ConnectionCount, InFlight};
+use crate::error::Reason;
 use crate::io::{Io, Stream};
-use crate::snapshot::ListenerView;
+use crate::metrics::TrafficCells;
+use crate::snapshot::{ListenerView, MemberView, WorkerSnapshot};
 use crate::tunnel;
 use crate::worker::Worker;
 
@@ -16,21 +18,64 @@ use crate::worker::Worker;
 const ATTEMPTS: usize = 3;
 
 /// Serves one connection to its end. A client whose bytes nobody can take is closed.
-pub async fn serve(worker: &Rc<Worker>, view: &ListenerView, stream: Stream, peer: SocketAddr) {
+///
+/// * `snapshot`: the one that `view` is of
+pub async fn serve(
+    worker: &Rc<Worker>,
+    snapshot: Rc<WorkerSnapshot>,
+    view: &ListenerView,
+    stream: Stream,
+    peer: SocketAddr,
+) {
     let Some(route) = view.routes.first() else {
         return;
     };
     let Some(split) = &route.split else { return };
     let member = split.pick(worker.roll());
-    let cluster = &member.cluster;
-    let snapshot = worker.snapshot();
     let traffic = Rc::clone(snapshot.traffic(member.cell));
-    drop(snapshot);
+    drop(snapshot); // a stream holds what counts it, not the generation
     let cells = traffic.cells();
     cells.arrived();
     cells.begin();
+    let (client, wire) = Io::new(stream, Bytes::new());
+    let departure = wire.watch().ok();
+    let left = async {
+        match &departure {
+            Some(departure) => departure.wait().await,
+            None => std::future::pending().await,
+        }
+    };
+    let connected = tokio::select! {
+        biased;
+        connected = connect(worker, member, peer, cells) => connected,
+        () = left => Err(Reason::ClientClosed),
+    };
+    drop(departure);
+    match connected {
+        Ok((upstream, count, in_flight)) => {
+            let (upstream, _) = Io::new(upstream, Bytes::new());
+            let quiet = route.config.timeouts.tunnel;
+            let moved = tunnel::pump(worker, client, upstream, quiet).await;
+            cells.request_bytes(moved.to_upstream);
+            cells.response_bytes(moved.to_client);
+            drop((in_flight, count));
+        }
+        Err(Reason::ClientClosed) => cells.aborted(Reason::ClientClosed.label()),
+        Err(reason) => cells.refused(reason.code(), reason.label()),
+    }
+    cells.end();
+}
+
+async fn connect(
+    worker: &Worker,
+    member: &MemberView,
+    peer: SocketAddr,
+    cells: &TrafficCells,
+) -> Result<(Stream, ConnectionCount, InFlight), Reason> {
+    let cluster = &member.cluster;
     let key = peer.ip().to_canonical().to_string();
     let mut tried = Vec::new();
+    let mut last = Reason::NoEndpoint;
     for _ in 0..ATTEMPTS {
         let set = cluster.state.endpoints();
         let choice = Choice {
@@ -43,28 +88,19 @@ pub async fn serve(worker: &Rc<Worker>, view: &ListenerView, stream: Stream, pee
             break;
         };
         drop(set);
+        let most = cluster.config.breaker.requests;
+        if most.is_some_and(|most| cluster.state.requests() >= most) {
+            return Err(Reason::BreakerOpen);
+        }
+        let in_flight = InFlight::begin(Arc::clone(&endpoint));
         match cluster.connector.stream(&endpoint, false).await {
-            Ok((upstream, count)) => {
-                let in_flight = InFlight::begin(Arc::clone(&endpoint));
-                let (client, _) = Io::new(stream, Bytes::new());
-                let (upstream, _) = Io::new(upstream, Bytes::new());
-                let moved =
-                    tunnel::pump(worker, client, upstream, route.config.timeouts.tunnel).await;
-                cells.request_bytes(moved.to_upstream);
-                cells.response_bytes(moved.to_client);
-                cells.end();
-                drop((in_flight, count));
-                return;
-            }
+            Ok((upstream, count)) => return Ok((upstream, count, in_flight)),
             Err(error) => {
-                cells.retried(error.reason().label());
+                last = error.reason();
+                cells.retried(last.label());
                 tried.push(endpoint.id);
             }
         }
     }
-    cells.refused(
-        crate::error::Reason::NoEndpoint.code(),
-        crate::error::Reason::NoEndpoint.label(),
-    );
-    cells.end();
+    Err(last)
 }

@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
@@ -54,26 +54,22 @@ impl Tunnel {
 
 /// Pumps between a client whose 101 is sent and the endpoint; `early` is what the client sent too soon.
 pub async fn run(connection: &Rc<Connection>, mut tunnel: Tunnel, client: Io, early: Bytes) {
-    let Ok(Ok(parts)) = tokio::time::timeout(SWITCH, &mut tunnel.switched).await else {
+    let Ok(Ok((parts, _open))) = tokio::time::timeout(SWITCH, &mut tunnel.switched).await else {
         return;
     };
     let mut upstream = parts.io.into_inner();
     let mut client = client;
+    client.unread(early);
+    upstream.unread(parts.read_buf);
     let exchange = tunnel.exchange.take();
-    let first = async {
-        upstream.write_all(&early).await?;
-        client.write_all(&parts.read_buf).await
-    };
-    if first.await.is_err() {
-        return;
-    }
     let counts = pump(&connection.worker, client, upstream, tunnel.quiet).await;
     if let Some(exchange) = exchange {
         let flow = exchange.flow();
         flow.request_bytes
-            .set(flow.request_bytes.get() + counts.to_upstream + early.len() as u64);
+            .set(flow.request_bytes.get() + counts.to_upstream);
         flow.response_bytes
-            .set(flow.response_bytes.get() + counts.to_client + parts.read_buf.len() as u64);
+            .set(flow.response_bytes.get() + counts.to_client);
+        flow.touch();
         exchange.finish();
     }
 }

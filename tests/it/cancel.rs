@@ -50,7 +50,9 @@ impl Watched {
     }
 
     async fn gone(&self) {
-        tokio::time::timeout(PATIENCE, self.gone.notified()).await.expect("the endpoint's connection ends");
+        tokio::time::timeout(PATIENCE, self.gone.notified())
+            .await
+            .expect("the endpoint's connection ends");
     }
 }
 
@@ -61,7 +63,10 @@ async fn freed(proxy: &Proxy, aborted: f64) {
             && proxy.metric("forebay_aborted_total", &["reason=\"client_closed\""]) == aborted
     })
     .await;
-    until("the connection is gone", async || proxy.metric("forebay_connections", &["listener=\"main\""]) == 0.0).await;
+    until("the connection is gone", async || {
+        proxy.metric("forebay_connections", &["listener=\"main\""]) == 0.0
+    })
+    .await;
 }
 
 async fn in_flight(proxy: &Proxy) {
@@ -82,7 +87,8 @@ async fn while_waiting_for_the_head() {
     let requests = [
         "GET / HTTP/1.1\r\nhost: t\r\n\r\n".to_owned(),
         "POST / HTTP/1.1\r\nhost: t\r\ncontent-length: 4\r\n\r\nbody".to_owned(),
-        "POST / HTTP/1.1\r\nhost: t\r\ntransfer-encoding: chunked\r\n\r\n4\r\nbody\r\n0\r\n\r\n".to_owned(),
+        "POST / HTTP/1.1\r\nhost: t\r\ntransfer-encoding: chunked\r\n\r\n4\r\nbody\r\n0\r\n\r\n"
+            .to_owned(),
         // Pipelined: hyper does not read while the first is unanswered.
         "GET / HTTP/1.1\r\nhost: t\r\n\r\n".repeat(2),
     ];
@@ -112,9 +118,17 @@ async fn during_the_upload() {
     for framing in ["content-length: 1000000", "transfer-encoding: chunked"] {
         for leave in [Leave::Fin, Leave::Reset] {
             let mut client = Client::connect(proxy.address()).await;
-            client.send(format!("POST / HTTP/1.1\r\nhost: t\r\n{framing}\r\n\r\n4\r\nabcd\r\n")).await;
+            client
+                .send(format!(
+                    "POST / HTTP/1.1\r\nhost: t\r\n{framing}\r\n\r\n4\r\nabcd\r\n"
+                ))
+                .await;
             until("the first bytes arrived", async || {
-                watched.upstream.transcripts().last().is_some_and(|t| t.ends_with(b"abcd\r\n"))
+                watched
+                    .upstream
+                    .transcripts()
+                    .last()
+                    .is_some_and(|t| t.ends_with(b"abcd\r\n"))
             })
             .await;
             leave.run(client);
@@ -122,7 +136,10 @@ async fn during_the_upload() {
             count += 1.0;
             freed(&proxy, count).await;
             let text = watched.upstream.text();
-            assert!(!text.contains("\r\n0\r\n\r\n"), "an aborted upload looked complete");
+            assert!(
+                !text.contains("\r\n0\r\n\r\n"),
+                "an aborted upload looked complete"
+            );
         }
     }
     proxy.stop().await;
@@ -144,7 +161,9 @@ async fn during_an_upload_that_nobody_reads() {
     .await;
     let proxy = Proxy::start(&forward_to(&[watched.upstream.address])).await;
     let mut client = Client::connect(proxy.address()).await;
-    client.send("POST / HTTP/1.1\r\nhost: t\r\ncontent-length: 100000000\r\n\r\n").await;
+    client
+        .send("POST / HTTP/1.1\r\nhost: t\r\ncontent-length: 100000000\r\n\r\n")
+        .await;
     let block = vec![b'x'; 64 << 10];
     let pause = std::time::Duration::from_millis(300);
     while let Ok(true) = tokio::time::timeout(pause, client.try_send(&block)).await {}
@@ -180,7 +199,13 @@ async fn during_the_answer() {
             for leave in [Leave::Fin, Leave::Reset] {
                 let mut client = Client::connect(proxy.address()).await;
                 client.send("GET / HTTP/1.1\r\nhost: t\r\n\r\n").await;
-                assert!(client.try_head().await.unwrap().starts_with("HTTP/1.1 200 "));
+                assert!(
+                    client
+                        .try_head()
+                        .await
+                        .unwrap()
+                        .starts_with("HTTP/1.1 200 ")
+                );
                 client.bytes(1).await;
                 leave.run(client);
                 watched.gone().await;
@@ -196,15 +221,24 @@ async fn during_the_answer() {
 async fn in_a_tunnel() {
     let watched = Watched::start(|mut peer| async move {
         peer.head().await;
-        peer.write("HTTP/1.1 101 X\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\nhi").await;
+        peer.write("HTTP/1.1 101 X\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\nhi")
+            .await;
         peer.closed().await;
     })
     .await;
     let proxy = Proxy::start(&forward_to(&[watched.upstream.address])).await;
     for leave in [Leave::Fin, Leave::Reset] {
         let mut client = Client::connect(proxy.address()).await;
-        client.send("GET / HTTP/1.1\r\nhost: t\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n").await;
-        assert!(client.try_head().await.unwrap().starts_with("HTTP/1.1 101 "));
+        client
+            .send("GET / HTTP/1.1\r\nhost: t\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n")
+            .await;
+        assert!(
+            client
+                .try_head()
+                .await
+                .unwrap()
+                .starts_with("HTTP/1.1 101 ")
+        );
         assert_eq!(client.bytes(2).await, b"hi");
         in_flight(&proxy).await;
         leave.run(client);
@@ -233,6 +267,9 @@ async fn leaving_after_the_answer_is_no_abort() {
         leave.run(client);
     }
     freed(&proxy, 0.0).await;
-    assert_eq!(upstream.transcripts().len().min(2), upstream.transcripts().len());
+    assert_eq!(
+        upstream.transcripts().len().min(2),
+        upstream.transcripts().len()
+    );
     proxy.stop().await;
 }

@@ -34,7 +34,9 @@ impl Quiet {
     }
 
     async fn gone(&self) {
-        tokio::time::timeout(crate::support::PATIENCE, self.gone.notified()).await.expect("the connection ends");
+        tokio::time::timeout(crate::support::PATIENCE, self.gone.notified())
+            .await
+            .expect("the connection ends");
     }
 
     async fn proxy(&self, timeouts: &str) -> Proxy {
@@ -68,7 +70,12 @@ async fn each_clock_of_a_route_answers_before_the_head() {
         ("total: 150ms", GET, 504, "total_timeout"),
         ("total: 150ms", HALF, 504, "total_timeout"),
         ("request_body: 150ms", HALF, 408, "request_timeout"),
-        ("request_body: 150ms, first_byte: 20s, idle: 20s, total: 20s", HALF, 408, "request_timeout"),
+        (
+            "request_body: 150ms, first_byte: 20s, idle: 20s, total: 20s",
+            HALF,
+            408,
+            "request_timeout",
+        ),
     ];
     for (timeouts, request, status, reason) in cases {
         let quiet = Quiet::start("").await;
@@ -77,12 +84,26 @@ async fn each_clock_of_a_route_answers_before_the_head() {
         let mut client = Client::connect(proxy.address()).await;
         client.send(request).await;
         let answer = client.answer().await;
-        assert_eq!((answer.status, answer.reason()), (status, reason), "{timeouts} {request:?}");
-        assert!(began.elapsed() >= Duration::from_millis(150), "{timeouts}: early");
+        assert_eq!(
+            (answer.status, answer.reason()),
+            (status, reason),
+            "{timeouts} {request:?}"
+        );
+        assert!(
+            began.elapsed() >= Duration::from_millis(150),
+            "{timeouts}: early"
+        );
         quiet.gone().await;
         settled(&proxy).await;
-        let labels = [&*format!("code=\"{status}\""), &*format!("reason=\"{reason}\"")];
-        assert_eq!(proxy.metric("forebay_requests_total", &labels), 1.0, "{timeouts}");
+        let labels = [
+            &*format!("code=\"{status}\""),
+            &*format!("reason=\"{reason}\""),
+        ];
+        assert_eq!(
+            proxy.metric("forebay_requests_total", &labels),
+            1.0,
+            "{timeouts}"
+        );
         proxy.stop().await;
     }
 }
@@ -111,20 +132,37 @@ async fn a_clock_that_rings_during_the_answer_cuts_it() {
     let part = "HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\npart";
     let chunk = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\npart\r\n";
     let open = "HTTP/1.1 200 OK\r\n\r\npart";
-    for (answer, version) in [(part, "1.1"), (chunk, "1.1"), (open, "1.1"), (open, "1.0"), (chunk, "1.0")] {
-        for (timeouts, reason) in [("idle: 150ms", "idle_timeout"), ("total: 150ms", "total_timeout")] {
+    for (answer, version) in [
+        (part, "1.1"),
+        (chunk, "1.1"),
+        (open, "1.1"),
+        (open, "1.0"),
+        (chunk, "1.0"),
+    ] {
+        for (timeouts, reason) in [
+            ("idle: 150ms", "idle_timeout"),
+            ("total: 150ms", "total_timeout"),
+        ] {
             let quiet = Quiet::start(answer).await;
             let proxy = quiet.proxy(timeouts).await;
             let mut client = Client::connect(proxy.address()).await;
-            client.send(format!("GET / HTTP/{version}\r\nhost: t\r\n\r\n")).await;
+            client
+                .send(format!("GET / HTTP/{version}\r\nhost: t\r\n\r\n"))
+                .await;
             let (raw, by_fin) = client.all().await;
             let text = String::from_utf8(raw).unwrap();
             let named = format!("{timeouts} {version} {text:?}");
-            assert!(text.starts_with("HTTP/1.1 200 ") && text.contains("part"), "{named}");
+            assert!(
+                text.starts_with(&format!("HTTP/{version} 200 ")) && text.contains("part"),
+                "{named}"
+            );
             assert!(!text.ends_with("0\r\n\r\n"), "{named}");
             let lower = text.to_ascii_lowercase();
             let framed = lower.contains("chunked") || lower.contains("content-length");
-            assert!(framed || !by_fin, "a cut close-delimited answer ends by reset: {named}");
+            assert!(
+                framed || !by_fin,
+                "a cut close-delimited answer ends by reset: {named}"
+            );
             quiet.gone().await;
             settled(&proxy).await;
             let aborted = proxy.metric("forebay_aborted_total", &[&format!("reason=\"{reason}\"")]);
@@ -143,39 +181,60 @@ fn listener(limits: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn silence_before_a_whole_head_ends_the_connection() {
-    let proxy =
-        Proxy::start(&format!("{}routes: [{{name: r, respond: {{body: ok}}}}]\n", listener("header_timeout: 200ms")))
-            .await;
+    let proxy = Proxy::start(&format!(
+        "{}routes: [{{name: r, respond: {{body: ok}}}}]\n",
+        listener("header_timeout: 200ms")
+    ))
+    .await;
     let preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-    for (number, (start, expected)) in
-        [("", ""), (&preface[..23], ""), ("GET / HTTP/1.1\r\nhost", "HTTP/1.1 408 "), ("G", "HTTP/1.1 408 ")]
-            .into_iter()
-            .enumerate()
+    for (number, (start, expected)) in [
+        ("", ""),
+        (&preface[..23], ""),
+        ("GET / HTTP/1.1\r\nhost", "HTTP/1.1 408 "),
+        ("G", "HTTP/1.1 408 "),
+    ]
+    .into_iter()
+    .enumerate()
     {
         let began = Instant::now();
         let mut client = Client::connect(proxy.address()).await;
         client.send(start).await;
         let (raw, _) = client.all().await;
         let text = String::from_utf8(raw).unwrap();
-        assert!(text.starts_with(expected) && text.is_empty() == expected.is_empty(), "{start:?}: {text:?}");
-        assert!(began.elapsed() >= Duration::from_millis(200), "{start:?} ended early");
-        let counted = proxy.metric("forebay_connection_errors_total", &["reason=\"header_timeout\""]);
+        assert!(
+            text.starts_with(expected) && text.is_empty() == expected.is_empty(),
+            "{start:?}: {text:?}"
+        );
+        assert!(
+            began.elapsed() >= Duration::from_millis(200),
+            "{start:?} ended early"
+        );
+        let counted = proxy.metric(
+            "forebay_connection_errors_total",
+            &["reason=\"header_timeout\""],
+        );
         assert_eq!(counted, (number + 1) as f64, "{start:?}");
     }
     let mut client = Client::connect(proxy.address()).await;
     client.send(GET).await;
     assert_eq!(client.answer().await.status, 200);
     client.send("GET / HT").await;
-    assert_eq!(client.answer().await.status, 408, "the second head is under the same clock");
+    assert_eq!(
+        client.answer().await.status,
+        408,
+        "the second head is under the same clock"
+    );
     proxy.stop().await;
 }
 
 /// Bytes that drip do not wind the clock up again.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dripping_head_is_late_all_the_same() {
-    let proxy =
-        Proxy::start(&format!("{}routes: [{{name: r, respond: {{body: ok}}}}]\n", listener("header_timeout: 300ms")))
-            .await;
+    let proxy = Proxy::start(&format!(
+        "{}routes: [{{name: r, respond: {{body: ok}}}}]\n",
+        listener("header_timeout: 300ms")
+    ))
+    .await;
     let mut client = Client::connect(proxy.address()).await;
     let began = Instant::now();
     let mut drips = 0;
@@ -185,7 +244,10 @@ async fn a_dripping_head_is_late_all_the_same() {
         tokio::time::sleep(Duration::from_millis(20)).await; // the drip itself
     }
     let (raw, _) = client.all().await;
-    assert!(raw.is_empty() || raw.starts_with(b"HTTP/1.1 408 "), "{raw:?}");
+    assert!(
+        raw.is_empty() || raw.starts_with(b"HTTP/1.1 408 "),
+        "{raw:?}"
+    );
     assert!(drips < 44, "the connection lived on");
     proxy.stop().await;
 }
@@ -212,7 +274,10 @@ async fn an_idle_connection_is_closed_and_a_busy_one_is_not() {
     let (raw, by_fin) = client.all().await;
     assert!(raw.is_empty() && by_fin, "{raw:?}");
     assert!(began.elapsed() >= Duration::from_millis(150));
-    until("counted", async || proxy.metric("forebay_connection_errors_total", &["reason=\"idle\""]) == 1.0).await;
+    until("counted", async || {
+        proxy.metric("forebay_connection_errors_total", &["reason=\"idle\""]) == 1.0
+    })
+    .await;
     proxy.stop().await;
 }
 
@@ -224,7 +289,11 @@ async fn a_reader_that_stops_is_cut_and_its_endpoint_freed() {
         let told = Arc::clone(&told);
         async move {
             peer.request().await;
-            peer.write(format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", 256 << 20)).await;
+            peer.write(format!(
+                "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n",
+                256 << 20
+            ))
+            .await;
             let block = vec![b'x'; 64 << 10];
             while peer.write(&block).await {}
             told.notify_one();
@@ -239,11 +308,28 @@ async fn a_reader_that_stops_is_cut_and_its_endpoint_freed() {
     .await;
     let mut client = Client::connect(proxy.address()).await;
     client.send(GET).await;
-    assert!(client.try_head().await.unwrap().starts_with("HTTP/1.1 200 "));
-    tokio::time::timeout(crate::support::PATIENCE, gone.notified()).await.expect("the endpoint is freed");
+    assert!(
+        client
+            .try_head()
+            .await
+            .unwrap()
+            .starts_with("HTTP/1.1 200 ")
+    );
+    tokio::time::timeout(crate::support::PATIENCE, gone.notified())
+        .await
+        .expect("the endpoint is freed");
     settled(&proxy).await;
-    assert_eq!(proxy.metric("forebay_connection_errors_total", &["reason=\"write_stall\""]), 1.0);
-    assert_eq!(proxy.metric("forebay_aborted_total", &["reason=\"client_closed\""]), 1.0);
+    assert_eq!(
+        proxy.metric(
+            "forebay_connection_errors_total",
+            &["reason=\"write_stall\""]
+        ),
+        1.0
+    );
+    assert_eq!(
+        proxy.metric("forebay_aborted_total", &["reason=\"client_closed\""]),
+        1.0
+    );
     let (raw, _) = client.all().await;
     assert!(raw.len() < 256 << 20, "a cut answer is short");
     proxy.stop().await;
@@ -251,11 +337,24 @@ async fn a_reader_that_stops_is_cut_and_its_endpoint_freed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_quiet_tunnel_ends_on_both_sides_and_a_busy_one_does_not() {
-    let quiet = Quiet::start("HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n").await;
-    let proxy = quiet.proxy("tunnel: 300ms, idle: 100ms, first_byte: 100ms").await;
+    let quiet = Quiet::start(
+        "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n",
+    )
+    .await;
+    let proxy = quiet
+        .proxy("tunnel: 300ms, idle: 100ms, first_byte: 100ms")
+        .await;
     let mut client = Client::connect(proxy.address()).await;
-    client.send("GET / HTTP/1.1\r\nhost: t\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n").await;
-    assert!(client.try_head().await.unwrap().starts_with("HTTP/1.1 101 "));
+    client
+        .send("GET / HTTP/1.1\r\nhost: t\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n")
+        .await;
+    assert!(
+        client
+            .try_head()
+            .await
+            .unwrap()
+            .starts_with("HTTP/1.1 101 ")
+    );
     for _ in 0..6 {
         client.send("tick").await;
         tokio::time::sleep(Duration::from_millis(100)).await; // six of them outlast the clock

@@ -19,7 +19,10 @@ fn pattern(length: usize) -> Vec<u8> {
         state ^= state << 17;
         state.to_le_bytes()
     };
-    let mut bytes: Vec<u8> = std::iter::repeat_with(&mut next).take(length.div_ceil(8)).flatten().collect();
+    let mut bytes: Vec<u8> = std::iter::repeat_with(&mut next)
+        .take(length.div_ceil(8))
+        .flatten()
+        .collect();
     bytes.truncate(length);
     bytes
 }
@@ -33,10 +36,21 @@ async fn each_event_arrives_before_the_next_is_sent() {
             let receive = Arc::clone(&receive);
             async move {
                 peer.request().await;
-                let coding = if framed { "transfer-encoding: chunked\r\n" } else { "" };
-                peer.write(format!("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n{coding}\r\n")).await;
+                let coding = if framed {
+                    "transfer-encoding: chunked\r\n"
+                } else {
+                    ""
+                };
+                peer.write(format!(
+                    "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n{coding}\r\n"
+                ))
+                .await;
                 while let Some(event) = receive.lock().await.recv().await {
-                    let bytes = if framed { format!("{:x}\r\n{event}\r\n", event.len()) } else { event };
+                    let bytes = if framed {
+                        format!("{:x}\r\n{event}\r\n", event.len())
+                    } else {
+                        event
+                    };
                     peer.write(bytes).await;
                 }
                 if framed {
@@ -49,13 +63,19 @@ async fn each_event_arrives_before_the_next_is_sent() {
         let mut client = Client::connect(proxy.address()).await;
         client.send("GET / HTTP/1.1\r\nhost: t\r\n\r\n").await;
         let head = client.try_head().await.unwrap();
-        assert!(head.contains("content-type: text/event-stream\r\n"), "the head comes before any event: {head}");
+        assert!(
+            head.contains("content-type: text/event-stream\r\n"),
+            "the head comes before any event: {head}"
+        );
         for n in 0..50 {
             let event = format!("data: {{\"token\": {n}}}\n\n");
             send.send(event.clone()).await.unwrap();
             let chunk = format!("{:X}\r\n{event}\r\n", event.len());
             let got = String::from_utf8(client.bytes(chunk.len()).await).unwrap();
-            assert!(got.eq_ignore_ascii_case(&chunk), "event {n} as one chunk: {got:?}");
+            assert!(
+                got.eq_ignore_ascii_case(&chunk),
+                "event {n} as one chunk: {got:?}"
+            );
         }
         drop(send);
         assert_eq!(client.bytes(5).await, b"0\r\n\r\n");
@@ -67,12 +87,16 @@ async fn each_event_arrives_before_the_next_is_sent() {
 async fn an_answer_flows_back_while_the_upload_goes_on() {
     let upstream = Upstream::start(|mut peer| async move {
         peer.head().await;
-        peer.write("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n").await;
+        peer.write("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
+            .await;
         let mut echoed = 0;
         loop {
             let chunk: Vec<u8> = peer.buffer.drain(..).collect();
             echoed += chunk.len();
-            if !peer.write(&chunk).await || chunk.ends_with(b"0\r\n\r\n") || (!peer.read().await && echoed > 0) {
+            if !peer.write(&chunk).await
+                || chunk.ends_with(b"0\r\n\r\n")
+                || (!peer.read().await && echoed > 0)
+            {
                 return;
             }
         }
@@ -80,8 +104,17 @@ async fn an_answer_flows_back_while_the_upload_goes_on() {
     .await;
     let proxy = Proxy::start(&forward_to(&[upstream.address])).await;
     let mut client = Client::connect(proxy.address()).await;
-    client.send("POST / HTTP/1.1\r\nhost: t\r\ntransfer-encoding: chunked\r\n\r\n").await;
-    assert!(client.try_head().await.unwrap().starts_with("HTTP/1.1 200 "), "the head comes before the body");
+    client
+        .send("POST / HTTP/1.1\r\nhost: t\r\ntransfer-encoding: chunked\r\n\r\n")
+        .await;
+    assert!(
+        client
+            .try_head()
+            .await
+            .unwrap()
+            .starts_with("HTTP/1.1 200 "),
+        "the head comes before the body"
+    );
     for n in 10..60 {
         let chunk = format!("7\r\nping {n}\r\n");
         client.send(&chunk).await;
@@ -97,7 +130,8 @@ async fn ten_mebibytes_arrive_byte_for_byte_both_ways() {
     let upstream = Upstream::start(|mut peer| async move {
         while let Some(head) = peer.head().await {
             let length = head.split("content-length: ").nth(1);
-            let length: Option<usize> = length.map(|l| l.split("\r\n").next().unwrap().parse().unwrap());
+            let length: Option<usize> =
+                length.map(|l| l.split("\r\n").next().unwrap().parse().unwrap());
             while match length {
                 Some(length) => peer.buffer.len() < length,
                 None => !peer.buffer.ends_with(b"\r\n0\r\n\r\n"),
@@ -111,7 +145,8 @@ async fn ten_mebibytes_arrive_byte_for_byte_both_ways() {
                 Some(length) => format!("content-length: {length}"),
                 None => "transfer-encoding: chunked".to_owned(),
             };
-            peer.write(format!("HTTP/1.1 200 OK\r\n{framing}\r\n\r\n")).await;
+            peer.write(format!("HTTP/1.1 200 OK\r\n{framing}\r\n\r\n"))
+                .await;
             peer.write(body).await;
         }
     })
@@ -119,10 +154,17 @@ async fn ten_mebibytes_arrive_byte_for_byte_both_ways() {
     let proxy = Proxy::start(&forward_to(&[upstream.address])).await;
     let body = pattern(10 << 20);
     let mut client = Client::connect(proxy.address()).await;
-    client.send(format!("POST /length HTTP/1.1\r\nhost: t\r\ncontent-length: {}\r\n\r\n", body.len())).await;
+    client
+        .send(format!(
+            "POST /length HTTP/1.1\r\nhost: t\r\ncontent-length: {}\r\n\r\n",
+            body.len()
+        ))
+        .await;
     client.send(&body).await;
     assert!(client.answer().await.body == body, "the bytes differ");
-    client.send("POST /chunked HTTP/1.1\r\nhost: t\r\ntransfer-encoding: chunked\r\n\r\n").await;
+    client
+        .send("POST /chunked HTTP/1.1\r\nhost: t\r\ntransfer-encoding: chunked\r\n\r\n")
+        .await;
     for chunk in body.chunks(50_000) {
         client.send(format!("{:x}\r\n", chunk.len())).await;
         client.send(chunk).await;
@@ -130,7 +172,10 @@ async fn ten_mebibytes_arrive_byte_for_byte_both_ways() {
     }
     client.send("0\r\n\r\n").await;
     assert!(client.answer().await.body == body, "the bytes differ");
-    assert_eq!(proxy.metric("forebay_request_bytes_total", &["route=\"r\""]), (20 << 20) as f64);
+    assert_eq!(
+        proxy.metric("forebay_request_bytes_total", &["route=\"r\""]),
+        (20 << 20) as f64
+    );
     proxy.stop().await;
 }
 
@@ -140,8 +185,10 @@ async fn trailers_pass_both_ways_without_those_that_frame_or_authenticate() {
         peer.head().await;
         while !peer.buffer.ends_with(b"\r\n\r\n") && peer.read().await {}
         let head = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ntrailer: x-down\r\n\r\n";
-        let trailers = "x-down: two\r\ncontent-length: 7\r\nset-cookie: evil=1\r\nx-forebay-evil: 1\r\n";
-        peer.write(format!("{head}2\r\nok\r\n0\r\n{trailers}\r\n")).await;
+        let trailers =
+            "x-down: two\r\ncontent-length: 7\r\nset-cookie: evil=1\r\nx-forebay-evil: 1\r\n";
+        peer.write(format!("{head}2\r\nok\r\n0\r\n{trailers}\r\n"))
+            .await;
         peer.closed().await;
     })
     .await;
@@ -149,13 +196,21 @@ async fn trailers_pass_both_ways_without_those_that_frame_or_authenticate() {
     let mut client = Client::connect(proxy.address()).await;
     let head = "POST / HTTP/1.1\r\nhost: t\r\nte: trailers\r\ntrailer: x-up\r\ntransfer-encoding: chunked\r\n\r\n";
     let trailers = "x-up: one\r\nhost: evil\r\ncontent-length: 9\r\nauthorization: evil\r\nx-forwarded-for: evil\r\n";
-    client.send(format!("{head}2\r\nhi\r\n0\r\n{trailers}\r\n")).await;
+    client
+        .send(format!("{head}2\r\nhi\r\n0\r\n{trailers}\r\n"))
+        .await;
     let head = client.try_head().await.unwrap().to_ascii_lowercase();
     assert!(head.contains("trailer: x-down\r\n"), "{head}");
     let end = "2\r\nok\r\n0\r\nx-down: two\r\n\r\n";
-    assert_eq!(String::from_utf8(client.bytes(end.len()).await).unwrap(), end);
+    assert_eq!(
+        String::from_utf8(client.bytes(end.len()).await).unwrap(),
+        end
+    );
     let text = upstream.text();
-    assert!(text.ends_with("2\r\nhi\r\n0\r\nx-up: one\r\n\r\n"), "{text}");
+    assert!(
+        text.ends_with("2\r\nhi\r\n0\r\nx-up: one\r\n\r\n"),
+        "{text}"
+    );
     assert!(!text.contains("evil"), "{text}");
     proxy.stop().await;
 }
@@ -170,7 +225,8 @@ async fn a_client_that_does_not_read_stops_the_endpoint() {
         let count = Arc::clone(&count);
         async move {
             peer.request().await;
-            peer.write(format!("HTTP/1.1 200 OK\r\ncontent-length: {BODY}\r\n\r\n")).await;
+            peer.write(format!("HTTP/1.1 200 OK\r\ncontent-length: {BODY}\r\n\r\n"))
+                .await;
             let block = vec![b'x'; 64 << 10];
             while count.load(Ordering::Relaxed) < BODY && peer.write(&block).await {
                 count.fetch_add(block.len(), Ordering::Relaxed);
@@ -188,9 +244,15 @@ async fn a_client_that_does_not_read_stops_the_endpoint() {
     let mut read = 0;
     let mut block = vec![0u8; 256 << 10];
     while read < 2 * stuck {
-        read += tokio::time::timeout(PATIENCE, client.stream.read(&mut block)).await.unwrap().unwrap();
+        read += tokio::time::timeout(PATIENCE, client.stream.read(&mut block))
+            .await
+            .unwrap()
+            .unwrap();
     }
-    assert!(written.load(Ordering::Relaxed) > stuck, "the endpoint goes on once the client reads");
+    assert!(
+        written.load(Ordering::Relaxed) > stuck,
+        "the endpoint goes on once the client reads"
+    );
     drop(client);
     proxy.stop().await;
 }
@@ -235,7 +297,12 @@ async fn an_endpoint_that_does_not_read_stops_the_client() {
     let sent = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&sent);
     let sending = tokio::spawn(async move {
-        write.write_all(format!("POST / HTTP/1.1\r\nhost: t\r\ncontent-length: {BODY}\r\n\r\n").as_bytes()).await.unwrap();
+        write
+            .write_all(
+                format!("POST / HTTP/1.1\r\nhost: t\r\ncontent-length: {BODY}\r\n\r\n").as_bytes(),
+            )
+            .await
+            .unwrap();
         let block = vec![b'x'; 64 << 10];
         while count.load(Ordering::Relaxed) < BODY {
             write.write_all(&block).await.unwrap();
@@ -248,7 +315,10 @@ async fn an_endpoint_that_does_not_read_stops_the_client() {
     assert!(stuck < 32 << 20, "{stuck} bytes went ahead of the reader");
     go.notify_one();
     let mut answer = vec![0u8; 1024];
-    let n = tokio::time::timeout(PATIENCE, read.read(&mut answer)).await.unwrap().unwrap();
+    let n = tokio::time::timeout(PATIENCE, read.read(&mut answer))
+        .await
+        .unwrap()
+        .unwrap();
     assert!(String::from_utf8_lossy(&answer[..n]).ends_with(&BODY.to_string()));
     drop(sending.await.unwrap());
     proxy.stop().await;
@@ -286,10 +356,16 @@ async fn a_websocket_is_a_tunnel_with_half_closes() {
         let mut client = Client::connect(proxy.address()).await;
         client.send(format!("{UPGRADE}{early}")).await;
         let head = client.try_head().await.unwrap().to_ascii_lowercase();
-        assert!(head.starts_with("http/1.1 101 ") && head.contains("upgrade: websocket"), "{head}");
+        assert!(
+            head.starts_with("http/1.1 101 ") && head.contains("upgrade: websocket"),
+            "{head}"
+        );
         assert!(head.contains("sec-websocket-accept: a\r\n"), "{head}");
         let first = format!("first|{early}");
-        assert_eq!(String::from_utf8(client.bytes(first.len()).await).unwrap(), first);
+        assert_eq!(
+            String::from_utf8(client.bytes(first.len()).await).unwrap(),
+            first
+        );
         for n in 10..40 {
             client.send(format!("ping {n}")).await;
             assert_eq!(client.bytes(7).await, format!("ping {n}").as_bytes());
@@ -308,14 +384,22 @@ async fn a_websocket_is_a_tunnel_with_half_closes() {
         };
         let () = sent;
         assert!(back == large, "the bytes differ");
-        assert_eq!(client.bytes(4).await, b"|bye", "the endpoint may speak after the client's FIN");
+        assert_eq!(
+            client.bytes(4).await,
+            b"|bye",
+            "the endpoint may speak after the client's FIN"
+        );
         assert!(client.closed().await, "by FIN");
     }
     until("tunnels are over", async || {
-        proxy.metric("forebay_requests_in_flight", &[]) == 0.0 && proxy.metric("forebay_endpoint_in_flight", &[]) == 0.0
+        proxy.metric("forebay_requests_in_flight", &[]) == 0.0
+            && proxy.metric("forebay_endpoint_in_flight", &[]) == 0.0
     })
     .await;
-    assert_eq!(proxy.metric("forebay_requests_total", &["code=\"101\""]), 2.0);
+    assert_eq!(
+        proxy.metric("forebay_requests_total", &["code=\"101\""]),
+        2.0
+    );
     proxy.stop().await;
 }
 
@@ -328,10 +412,21 @@ async fn an_upgrade_that_is_answered_otherwise_is_no_tunnel() {
     let answer = client.answer().await;
     assert_eq!((answer.status, answer.text().as_str()), (200, "plain"));
     assert_eq!(answer.header("upgrade"), None);
-    client.try_send("GET /next HTTP/1.1\r\nhost: t\r\n\r\n").await;
+    client
+        .try_send("GET /next HTTP/1.1\r\nhost: t\r\n\r\n")
+        .await;
     match client.try_answer().await {
-        Ok(next) => assert_eq!((next.status, upstream.text().matches("x-forwarded-for").count()), (200, 2)),
-        Err(rest) => assert!(rest.is_empty() && !upstream.text().contains("/next"), "{rest:?}"),
+        Ok(next) => assert_eq!(
+            (
+                next.status,
+                upstream.text().matches("x-forwarded-for").count()
+            ),
+            (200, 2)
+        ),
+        Err(rest) => assert!(
+            rest.is_empty() && !upstream.text().contains("/next"),
+            "{rest:?}"
+        ),
     }
     proxy.stop().await;
 }
@@ -344,28 +439,53 @@ async fn a_body_over_its_limit_is_413_by_length_and_by_chunks() {
         "routes: [{{name: r, cluster: a, body: {{max: 10}}}}]\nclusters: [{{name: a, endpoints: ['{at}']}}]\n"
     )))
     .await;
-    let post = |framing: &str, body: &str| format!("POST /{} HTTP/1.1\r\nhost: t\r\n{framing}\r\n\r\n{body}", body.len());
+    let post = |framing: &str, body: &str| {
+        format!(
+            "POST /{} HTTP/1.1\r\nhost: t\r\n{framing}\r\n\r\n{body}",
+            body.len()
+        )
+    };
     let chunked = "transfer-encoding: chunked";
-    for request in [post("content-length: 10", "0123456789"), post(chunked, "a\r\n0123456789\r\n0\r\n\r\n")] {
+    for request in [
+        post("content-length: 10", "0123456789"),
+        post(chunked, "a\r\n0123456789\r\n0\r\n\r\n"),
+    ] {
         assert_eq!(Client::once(proxy.address(), request).await.status, 200);
     }
     let before = upstream.text();
     for length in ["11", "1000000000000"] {
         let mut client = Client::connect(proxy.address()).await;
-        client.send(post(&format!("content-length: {length}\r\nexpect: 100-continue"), "")).await;
+        client
+            .send(post(
+                &format!("content-length: {length}\r\nexpect: 100-continue"),
+                "",
+            ))
+            .await;
         let answer = client.answer().await; // no 100 came first
         assert_eq!((answer.status, answer.reason()), (413, "body_too_large"));
         client.closed().await;
     }
     assert_eq!(upstream.text(), before, "nothing was forwarded");
-    for body in ["b\r\n01234567890\r\n0\r\n\r\n", "5\r\n01234\r\n5\r\n56789\r\n1\r\nx\r\n0\r\n\r\n", "5\r\n01234\r\n6\r\n567890\r\n"] {
+    for body in [
+        "b\r\n01234567890\r\n0\r\n\r\n",
+        "5\r\n01234\r\n5\r\n56789\r\n1\r\nx\r\n0\r\n\r\n",
+        "5\r\n01234\r\n6\r\n567890\r\n",
+    ] {
         let mut client = Client::connect(proxy.address()).await;
         client.send(post(chunked, body)).await;
         let answer = client.answer().await;
-        assert_eq!((answer.status, answer.reason()), (413, "body_too_large"), "{body:?}");
+        assert_eq!(
+            (answer.status, answer.reason()),
+            (413, "body_too_large"),
+            "{body:?}"
+        );
         client.closed().await;
     }
     let after = upstream.text();
-    assert_eq!(after.matches("\r\n0\r\n\r\n").count(), 1, "an oversize body never looks complete: {after}");
+    assert_eq!(
+        after.matches("\r\n0\r\n\r\n").count(),
+        1,
+        "an oversize body never looks complete: {after}"
+    );
     proxy.stop().await;
 }

@@ -36,7 +36,7 @@ impl Stage {
         let source = Source::Paths(vec![file.clone()]);
         let (loaded, sources) = source.load().unwrap();
         let metrics = Metrics::new(1);
-        let mut registry = Registry::default();
+        let registry = Registry::default();
         let build = Build {
             config: Arc::new(loaded.config),
             hash: "0123456789abcdef".to_owned(),
@@ -45,7 +45,7 @@ impl Stage {
             metrics: &metrics,
             log: None,
         };
-        let snapshot = Arc::new(build.run(&mut registry).unwrap());
+        let snapshot = Arc::new(build.run(&registry).unwrap());
         let mut discovery = Discovery::new(Resolver::system().unwrap(), HashMap::new());
         discovery.follow(&snapshot).await;
         let control = Control::new(Parts {

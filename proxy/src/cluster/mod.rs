@@ -1,15 +1,16 @@
 //! Who can serve: the endpoints of a cluster, their live counters, and the choice among them.
 //!
-//! [`ClusterState`] is keyed by the cluster's name and outlives generations of the configuration;
-//! an [`Endpoint`] is keyed by its address and outlives changes of the set it is in.
+//! What a [`ClusterState`] counts is keyed by the cluster's name and outlives generations of the configuration; its
+//! endpoints are those of one generation. An [`Endpoint`] is keyed by its address and outlives changes of the set it
+//! is in.
 
 mod balance;
 mod endpoint;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use arc_swap::{ArcSwap, Guard};
 use forebay_config as config;
@@ -26,15 +27,22 @@ pub struct EndpointSet {
 }
 
 /// What a cluster is made of while the process lives, whatever the configuration says of it.
-pub struct ClusterState {
+struct Roots {
     name: String,
-    set: ArcSwap<EndpointSet>,
     /// Open connections to all endpoints by all workers.
     connections: Arc<AtomicU32>,
     /// Requests in flight on all endpoints by all workers.
     requests: Arc<AtomicU32>,
     /// Round robin position, shared so that few requests over many workers still alternate.
     turn: AtomicU32,
+    /// Every endpoint that anybody still holds, so that an address has one set of counters.
+    known: Mutex<HashMap<SocketAddr, Weak<Endpoint>>>,
+}
+
+/// A cluster's endpoints as one generation of the configuration sees them. What counts is shared by all generations.
+pub struct ClusterState {
+    roots: Arc<Roots>,
+    set: ArcSwap<EndpointSet>,
 }
 
 /// An endpoint as configuration or discovery names it.
@@ -52,20 +60,31 @@ impl ClusterState {
     /// A cluster without endpoints.
     pub fn new(name: &str) -> Self {
         Self {
-            name: name.to_owned(),
+            roots: Arc::new(Roots {
+                name: name.to_owned(),
+                connections: Arc::default(),
+                requests: Arc::default(),
+                turn: AtomicU32::new(0),
+                known: Mutex::default(),
+            }),
             set: ArcSwap::from_pointee(EndpointSet {
                 endpoints: Vec::new(),
                 ring: None,
             }),
-            connections: Arc::default(),
-            requests: Arc::default(),
-            turn: AtomicU32::new(0),
+        }
+    }
+
+    /// The same cluster for the next generation, with the endpoints of this one until it is updated.
+    pub fn next_generation(&self) -> Self {
+        Self {
+            roots: Arc::clone(&self.roots),
+            set: ArcSwap::new(self.set.load_full()),
         }
     }
 
     /// The cluster's name.
     pub fn name(&self) -> &str {
-        &self.name
+        &self.roots.name
     }
 
     /// The endpoints that serve now.
@@ -76,26 +95,31 @@ impl ClusterState {
     /// Replaces the set; endpoints whose address stays keep their counters and connections.
     /// When an address is named twice the first one counts.
     pub fn update(&self, candidates: Vec<Candidate>, balance: &config::Balance) {
-        let old = self.set.load();
-        let known: HashMap<SocketAddr, &Arc<Endpoint>> =
-            old.endpoints.iter().map(|e| (e.address, e)).collect();
-        let mut endpoints: Vec<Arc<Endpoint>> = Vec::with_capacity(candidates.len());
+        let mut known = self
+            .roots
+            .known
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        known.retain(|_, endpoint| endpoint.strong_count() > 0);
         let mut sorted = candidates;
         sorted.sort_by_key(|c| c.address);
         sorted.dedup_by_key(|c| c.address);
+        let mut endpoints: Vec<Arc<Endpoint>> = Vec::with_capacity(sorted.len());
         for candidate in sorted {
-            let kept = known
-                .get(&candidate.address)
-                .filter(|e| e.weight == candidate.weight && e.host == candidate.host);
-            endpoints.push(match kept {
-                Some(endpoint) => Arc::clone(endpoint),
-                None => {
-                    let before = known.get(&candidate.address).copied();
-                    let (connections, requests) =
-                        (Arc::clone(&self.connections), Arc::clone(&self.requests));
-                    Arc::new(Endpoint::new(candidate, before, connections, requests))
-                }
-            });
+            let address = candidate.address;
+            let before = known.get(&address).and_then(Weak::upgrade);
+            let same = |e: &Arc<Endpoint>| e.weight == candidate.weight && e.host == candidate.host;
+            let endpoint = match before {
+                Some(endpoint) if same(&endpoint) => endpoint,
+                before => Arc::new(Endpoint::new(
+                    candidate,
+                    before.as_ref(),
+                    Arc::clone(&self.roots.connections),
+                    Arc::clone(&self.roots.requests),
+                )),
+            };
+            known.insert(address, Arc::downgrade(&endpoint));
+            endpoints.push(endpoint);
         }
         let ring = matches!(balance, config::Balance::Hash(_)).then(|| Ring::new(&endpoints));
         self.set.store(Arc::new(EndpointSet { endpoints, ring }));
@@ -103,16 +127,16 @@ impl ClusterState {
 
     /// Open connections to all endpoints.
     pub fn connections(&self) -> u32 {
-        self.connections.load(Ordering::Relaxed)
+        self.roots.connections.load(Ordering::Relaxed)
     }
 
     /// Requests in flight on all endpoints.
     pub fn requests(&self) -> u32 {
-        self.requests.load(Ordering::Relaxed)
+        self.roots.requests.load(Ordering::Relaxed)
     }
 
     /// The next round robin position.
     fn next_turn(&self) -> u32 {
-        self.turn.fetch_add(1, Ordering::Relaxed)
+        self.roots.turn.fetch_add(1, Ordering::Relaxed)
     }
 }

@@ -9,7 +9,7 @@ use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 
-use super::pool::{Http1, Http2, Pool};
+use super::pool::{Http1, Http2, MAX_STREAMS, Pool};
 use crate::cluster::{ConnectionCount, Endpoint};
 use crate::error::Reason;
 use crate::io::{Io, Stream};
@@ -17,6 +17,10 @@ use crate::local::LocalExecutor;
 
 /// Largest response head from an endpoint, bytes.
 const RESPONSE_HEAD: usize = 256 << 10;
+
+/// Answer bytes on their way in one HTTP/2 stream. The connection has room for all its streams: a client that reads
+/// slowly holds up nobody else.
+const STREAM_WINDOW: u32 = 256 << 10;
 
 /// How to open connections to a cluster's endpoints.
 #[derive(Clone)]
@@ -129,6 +133,7 @@ impl Connector {
         let (stream, count) = self.stream(endpoint, false).await?;
         let (io, wire) = Io::upstream(stream);
         let (sender, connection) = hyper::client::conn::http1::Builder::new()
+            .max_buf_size(RESPONSE_HEAD)
             .max_header_size(RESPONSE_HEAD)
             .handshake(TokioIo::new(io))
             .await
@@ -145,8 +150,8 @@ impl Connector {
         let (stream, count) = self.stream(&pool.endpoint, true).await?;
         let (io, _) = Io::new(stream, bytes::Bytes::new());
         let (sender, connection) = hyper::client::conn::http2::Builder::new(LocalExecutor)
-            .initial_stream_window_size(1 << 20)
-            .initial_connection_window_size(4 << 20)
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(STREAM_WINDOW * MAX_STREAMS as u32)
             .max_send_buf_size(64 << 10)
             .max_frame_size(64 << 10)
             .keep_alive_interval(Duration::from_secs(30))

@@ -9,7 +9,7 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 
 use crate::body::RequestBody;
-use crate::cluster::{Endpoint, InFlight};
+use crate::cluster::{ConnectionCount, Endpoint, InFlight};
 use crate::error::Reason;
 use crate::io::Wire;
 
@@ -17,7 +17,11 @@ pub use connect::{ConnectError, Connector, ConnectorTls};
 pub use pool::{Pool, Pools};
 
 /// What is left of a connection after a 101: the socket and what was read past the answer.
-pub type Switched = hyper::client::conn::http1::Parts<hyper_util::rt::TokioIo<crate::io::Io>>;
+/// It counts as open as long as the second part lives.
+pub type Switched = (
+    hyper::client::conn::http1::Parts<hyper_util::rt::TokioIo<crate::io::Io>>,
+    ConnectionCount,
+);
 
 /// A connection checked out for one request, and the request's place in the endpoint's counters.
 /// Dropped before [`Lease::release`], the connection (HTTP/1.1) or the stream (HTTP/2) is aborted.
@@ -47,8 +51,12 @@ pub struct AttemptError {
 
 impl Lease {
     /// Takes a connection to the pool's endpoint.
-    pub fn new(connection: Connection, pool: Rc<Pool>) -> Self {
-        let in_flight = InFlight::begin(std::sync::Arc::clone(&pool.endpoint));
+    ///
+    /// * `in_flight`: counted since before the connection was made, so that an endpoint that hangs looks busy
+    pub fn new(connection: Connection, pool: Rc<Pool>, in_flight: InFlight) -> Self {
+        if let Connection::Http1(h1) = &connection {
+            h1.wire.forget_interim();
+        }
         Self {
             connection,
             pool,

@@ -23,7 +23,7 @@ const LOOK_AFTER: Duration = Duration::from_millis(1);
 /// How long an answer's connection may take to become ready for the next request.
 const SETTLE: Duration = Duration::from_secs(1);
 /// Streams we open at most on one connection.
-const MAX_STREAMS: usize = 100;
+pub(super) const MAX_STREAMS: usize = 100;
 
 /// An HTTP/1.1 connection and its task.
 pub struct Http1 {
@@ -48,9 +48,8 @@ impl Http1 {
         tokio::task::spawn_local(async move {
             let ended = std::future::poll_fn(|cx| Pin::new(&mut connection).poll(cx)).await;
             if let (Ok(()), Some(asked)) = (ended, asked.take()) {
-                let _ = asked.send(connection.into_parts());
+                let _ = asked.send((connection.into_parts(), count));
             }
-            drop(count);
         });
         Self {
             sender,

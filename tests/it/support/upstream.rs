@@ -26,8 +26,6 @@ pub struct Peer {
     /// Bytes read and not consumed yet.
     pub buffer: Vec<u8>,
     transcript: Transcript,
-    /// 0 for the first connection.
-    pub number: usize,
 }
 
 impl Upstream {
@@ -44,16 +42,11 @@ impl Upstream {
         let task = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let transcript = Transcript::default();
-                let number = {
-                    let mut all = all.lock().unwrap();
-                    all.push(Arc::clone(&transcript));
-                    all.len() - 1
-                };
+                all.lock().unwrap().push(Arc::clone(&transcript));
                 tokio::spawn(script(Peer {
                     stream,
                     buffer: Vec::new(),
                     transcript,
-                    number,
                 }));
             }
         });
