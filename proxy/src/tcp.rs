@@ -37,22 +37,10 @@ pub async fn serve(
     let cells = traffic.cells();
     cells.arrived();
     cells.begin();
-    let (client, wire) = Io::new(stream, Bytes::new());
-    let departure = wire.watch().ok();
-    let left = async {
-        match &departure {
-            Some(departure) => departure.wait().await,
-            None => std::future::pending().await,
-        }
-    };
-    let connected = tokio::select! {
-        biased;
-        connected = connect(worker, member, peer, cells) => connected,
-        () = left => Err(Reason::ClientClosed),
-    };
-    drop(departure);
-    match connected {
+    // A client that has only closed its sending side may still want an answer: it is not gone.
+    match connect(worker, member, peer, cells).await {
         Ok((upstream, count, in_flight)) => {
+            let (client, _) = Io::new(stream, Bytes::new());
             let (upstream, _) = Io::new(upstream, Bytes::new());
             let quiet = route.config.timeouts.tunnel;
             let moved = tunnel::pump(worker, client, upstream, quiet).await;
@@ -60,7 +48,6 @@ pub async fn serve(
             cells.response_bytes(moved.to_client);
             drop((in_flight, count));
         }
-        Err(Reason::ClientClosed) => cells.aborted(Reason::ClientClosed.label()),
         Err(reason) => cells.refused(reason.code(), reason.label()),
     }
     cells.end();
