@@ -17,7 +17,7 @@ use crate::connection::{Cause, Connection, LINGER, NewConnection};
 use crate::drive::{Drive, Ended, StreamExecutor};
 use crate::establish::{Established, establish};
 use crate::gateway::Gateway;
-use crate::io::{Io, Wire};
+use crate::io::Io;
 use crate::metrics::ListenerCells;
 use crate::sniff::Protocol;
 use crate::worker::{Accepted, Order, Stage, Worker};
@@ -317,10 +317,10 @@ async fn serve(
     else {
         return; // removed while the connection waited
     };
-    let Ok(local) = socket.local_addr() else {
-        return;
+    let local = match handle.address {
+        bound if !bound.ip().is_unspecified() => bound,
+        bound => socket.local_addr().unwrap_or(bound),
     };
-    let _ = socket.set_nodelay(true);
     let establishing = tokio::time::timeout(view.header_timeout(), establish(&view, socket, peer));
     let established = tokio::select! {
         biased;
@@ -394,8 +394,11 @@ async fn serve_http1(connection: Rc<Connection>, io: Io) {
             if result.is_err() && connection.is_close_delimited() {
                 return wire.reset_on_close();
             }
+            if result.is_err() {
+                wire.shutdown_write(); // otherwise hyper did
+            }
             if !wire.is_finished() {
-                linger(machine.into_parts().io.into_inner(), &wire).await;
+                linger(machine.into_parts().io.into_inner()).await;
             }
         }
         Ended::Closed(cause) => close(&connection, cause),
@@ -437,9 +440,8 @@ fn close(connection: &Connection, cause: Cause) {
 }
 
 /// The client may still be sending: a close now would reset the connection and eat the answer on its way.
-async fn linger(mut io: Io, wire: &Wire) {
+async fn linger(mut io: Io) {
     let (time, bytes) = LINGER;
-    wire.shutdown_write();
     let mut discarded = 0;
     let mut buffer = [0u8; 4 << 10];
     let _ = tokio::time::timeout(time, async {

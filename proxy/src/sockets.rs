@@ -217,6 +217,7 @@ pub fn bind(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {
     }
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
+    socket.set_tcp_nodelay(true)?; // connections inherit it
     socket.listen(BACKLOG)?;
     Ok(socket.into())
 }
