@@ -19,7 +19,9 @@ pub async fn black_hole() -> (SocketAddr, TcpListener, Vec<TcpStream>) {
     let listener = socket.listen(1).unwrap();
     let address = listener.local_addr().unwrap();
     let mut queue = Vec::new();
-    while let Ok(stream) = tokio::time::timeout(Duration::from_millis(300), TcpStream::connect(address)).await {
+    while let Ok(stream) =
+        tokio::time::timeout(Duration::from_millis(300), TcpStream::connect(address)).await
+    {
         queue.push(stream.unwrap());
         assert!(queue.len() < 100, "the queue never fills");
     }
@@ -28,7 +30,11 @@ pub async fn black_hole() -> (SocketAddr, TcpListener, Vec<TcpStream>) {
 
 /// An address where nobody listens.
 async fn nowhere() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
+    TcpListener::bind("127.0.0.1:0")
+        .await
+        .unwrap()
+        .local_addr()
+        .unwrap()
 }
 
 /// Answers each connection's first request with these bytes and closes; `reset`: by RST.
@@ -62,14 +68,20 @@ async fn a_dead_endpoint_and_one_that_hangs_are_told_apart() {
     )))
     .await;
     for method in ["GET", "POST"] {
-        let answer =
-            Client::once(proxy.address(), format!("{method} /dead HTTP/1.1\r\nhost: t\r\ncontent-length: 2\r\n\r\nhi"))
-                .await;
+        let answer = Client::once(
+            proxy.address(),
+            format!("{method} /dead HTTP/1.1\r\nhost: t\r\ncontent-length: 2\r\n\r\nhi"),
+        )
+        .await;
         assert_eq!((answer.status, answer.reason()), (502, "connect_failed"));
     }
     let answer = Client::get(proxy.address(), "/").await;
     assert_eq!((answer.status, answer.reason()), (504, "connect_timeout"));
-    let failed = ["route=\"dead\"", "code=\"502\"", "reason=\"connect_failed\""];
+    let failed = [
+        "route=\"dead\"",
+        "code=\"502\"",
+        "reason=\"connect_failed\"",
+    ];
     assert_eq!(proxy.metric("forebay_requests_total", &failed), 2.0);
     proxy.stop().await;
 }
@@ -89,20 +101,37 @@ async fn an_unwritten_request_goes_to_another_endpoint_exactly_once() {
     }
     let text = upstream.text();
     (0..20).for_each(|n| assert_eq!(text.matches(&format!("POST /p{n}/ ")).count(), 1));
-    assert!(proxy.metric("forebay_retries_total", &["reason=\"connect_failed\""]) >= 5.0, "{}", proxy.metrics());
+    assert!(
+        proxy.metric("forebay_retries_total", &["reason=\"connect_failed\""]) >= 5.0,
+        "{}",
+        proxy.metrics()
+    );
     proxy.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_close_or_reset_before_the_head_is_502() {
     for reset in [false, true] {
-        for bytes in ["", "H", "HTTP/1.1 200 OK\r\n", "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r"] {
+        for bytes in [
+            "",
+            "H",
+            "HTTP/1.1 200 OK\r\n",
+            "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r",
+        ] {
             let upstream = once(bytes.into(), reset).await;
             let proxy = Proxy::start(&forward_to(&[upstream.address])).await;
             let post = "POST / HTTP/1.1\r\nhost: t\r\ncontent-length: 2\r\n\r\nhi";
             let answer = Client::once(proxy.address(), post).await;
-            assert_eq!((answer.status, answer.reason()), (502, "upstream_reset"), "{bytes:?} reset: {reset}");
-            assert_eq!(upstream.text().matches("POST / ").count(), 1, "never sent twice");
+            assert_eq!(
+                (answer.status, answer.reason()),
+                (502, "upstream_reset"),
+                "{bytes:?} reset: {reset}"
+            );
+            assert_eq!(
+                upstream.text().matches("POST / ").count(),
+                1,
+                "never sent twice"
+            );
             proxy.stop().await;
         }
     }
@@ -115,15 +144,24 @@ async fn connections_that_close_silently_are_not_reused() {
     let proxy = Proxy::start(&forward_to(&[upstream.address])).await;
     let mut client = Client::connect(proxy.address()).await;
     for n in 0..50 {
-        let (method, body) = if n % 2 == 0 { ("GET", "") } else { ("POST", "body") };
+        let (method, body) = if n % 2 == 0 {
+            ("GET", "")
+        } else {
+            ("POST", "body")
+        };
         let length = body.len();
-        let request = format!("{method} /n{n}/ HTTP/1.1\r\nhost: t\r\ncontent-length: {length}\r\n\r\n{body}");
+        let request = format!(
+            "{method} /n{n}/ HTTP/1.1\r\nhost: t\r\ncontent-length: {length}\r\n\r\n{body}"
+        );
         client.send(request).await;
         let answer = client.answer().await;
         assert_eq!((answer.status, answer.text().as_str()), (200, "ok"), "{n}");
         // The FIN is on its way: an idle pause makes it arrive, none makes the race.
         if n % 3 == 0 {
-            crate::support::until("the endpoint closed", async || upstream.transcripts().len() == n + 1).await;
+            crate::support::until("the endpoint closed", async || {
+                upstream.transcripts().len() == n + 1
+            })
+            .await;
         }
     }
     let text = upstream.text();
@@ -143,7 +181,8 @@ async fn a_post_that_was_written_is_never_repeated() {
     .await;
     let proxy = Proxy::start(&forward_to(&[upstream.address])).await;
     let mut client = Client::connect(proxy.address()).await;
-    let post = |n: usize| format!("POST /n{n}/ HTTP/1.1\r\nhost: t\r\ncontent-length: 4\r\n\r\nbody");
+    let post =
+        |n: usize| format!("POST /n{n}/ HTTP/1.1\r\nhost: t\r\ncontent-length: 4\r\n\r\nbody");
     let mut failed = 0;
     for n in 0..20 {
         client.send(post(n)).await;
@@ -183,7 +222,10 @@ async fn an_early_answer_reaches_a_client_in_the_middle_of_its_upload() {
         let (read, mut write) = client.stream.into_split();
         let uploading = tokio::spawn(async move {
             use tokio::io::AsyncWriteExt as _;
-            let head = format!("POST / HTTP/1.1\r\nhost: t\r\ncontent-length: {}\r\n\r\n", 64 << 20);
+            let head = format!(
+                "POST / HTTP/1.1\r\nhost: t\r\ncontent-length: {}\r\n\r\n",
+                64 << 20
+            );
             let mut sent = write.write_all(head.as_bytes()).await;
             let block = vec![b'u'; 16 << 10];
             for _ in 0..1000 {
@@ -195,8 +237,15 @@ async fn an_early_answer_reaches_a_client_in_the_middle_of_its_upload() {
         });
         let raw = read_to_end(read).await;
         let text = String::from_utf8_lossy(&raw);
-        assert!(text.starts_with("HTTP/1.1 413 "), "close: {close}: {text:.200}");
-        assert_eq!(text.split_once("\r\n\r\n").unwrap().1, body, "close: {close}");
+        assert!(
+            text.starts_with("HTTP/1.1 413 "),
+            "close: {close}: {text:.200}"
+        );
+        assert_eq!(
+            text.split_once("\r\n\r\n").unwrap().1,
+            body,
+            "close: {close}"
+        );
         uploading.await.unwrap();
         proxy.stop().await;
     }
@@ -211,6 +260,8 @@ async fn read_to_end(mut read: tokio::net::tcp::OwnedReadHalf) -> Vec<u8> {
             all.extend_from_slice(&block[..n]);
         }
     };
-    tokio::time::timeout(crate::support::PATIENCE, reading).await.expect("the connection ends");
+    tokio::time::timeout(crate::support::PATIENCE, reading)
+        .await
+        .expect("the connection ends");
     all
 }

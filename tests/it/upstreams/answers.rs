@@ -8,7 +8,10 @@ use crate::support::{Client, Proxy, Upstream, respond};
 async fn an_answer_that_is_no_http_is_502() {
     let ok = "HTTP/1.1 200 OK\r\n";
     let large = format!("{ok}x: {}\r\n\r\n", "y".repeat(1 << 20));
-    let many = format!("{ok}{}\r\n", (0..200).map(|n| format!("x{n}: y\r\n")).collect::<String>());
+    let many = format!(
+        "{ok}{}\r\n",
+        (0..200).map(|n| format!("x{n}: y\r\n")).collect::<String>()
+    );
     let cases = [
         format!("{ok}content-length: 2, 3\r\n\r\nok"),
         format!("{ok}content-length: 2\r\ncontent-length: 3\r\n\r\nok!"),
@@ -44,7 +47,10 @@ async fn an_answer_that_is_no_http_is_502() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_length_beside_chunks_does_not_reach_the_client() {
-    for fields in ["content-length: 3\r\ntransfer-encoding: chunked", "transfer-encoding: chunked\r\ncontent-length: 3"] {
+    for fields in [
+        "content-length: 3\r\ntransfer-encoding: chunked",
+        "transfer-encoding: chunked\r\ncontent-length: 3",
+    ] {
         let raw = format!("HTTP/1.1 200 OK\r\n{fields}\r\n\r\n5\r\nhello\r\n0\r\n\r\n");
         let upstream = once(raw.into_bytes(), false).await;
         let proxy = Proxy::start(&forward_to(&[upstream.address])).await;
@@ -79,7 +85,12 @@ async fn sixteen_interim_answers_are_swallowed_and_no_more() {
             .await;
             let proxy = Proxy::start(&forward_to(&[upstream.address])).await;
             let answer = Client::get(proxy.address(), "/").await;
-            assert_eq!(answer.status, status, "{count} at once: {at_once}: {}", answer.reason());
+            assert_eq!(
+                answer.status,
+                status,
+                "{count} at once: {at_once}: {}",
+                answer.reason()
+            );
             match status {
                 200 => assert_eq!(answer.text(), "final"),
                 _ => assert_eq!(answer.reason(), "upstream_protocol"),
@@ -91,14 +102,31 @@ async fn sixteen_interim_answers_are_swallowed_and_no_more() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_101_that_nobody_asked_for_is_502() {
-    let switching = "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n";
+    let switching =
+        "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n";
     let upstream = once(format!("{switching}evil").into_bytes(), false).await;
     let proxy = Proxy::start(&forward_to(&[upstream.address])).await;
-    for fields in ["", "upgrade: websocket\r\n", "connection: upgrade\r\nupgrade: h2c\r\n"] {
-        let answer = Client::once(proxy.address(), format!("GET / HTTP/1.1\r\nhost: t\r\n{fields}\r\n")).await;
-        assert_eq!((answer.status, answer.reason()), (502, "upstream_protocol"), "{fields:?}");
+    for fields in [
+        "",
+        "upgrade: websocket\r\n",
+        "connection: upgrade\r\nupgrade: h2c\r\n",
+    ] {
+        let answer = Client::once(
+            proxy.address(),
+            format!("GET / HTTP/1.1\r\nhost: t\r\n{fields}\r\n"),
+        )
+        .await;
+        assert_eq!(
+            (answer.status, answer.reason()),
+            (502, "upstream_protocol"),
+            "{fields:?}"
+        );
     }
-    assert!(!upstream.text().to_lowercase().contains("upgrade"), "{}", upstream.text());
+    assert!(
+        !upstream.text().to_lowercase().contains("upgrade"),
+        "{}",
+        upstream.text()
+    );
     proxy.stop().await;
 }
 
@@ -107,27 +135,38 @@ async fn a_101_that_nobody_asked_for_is_502() {
 async fn bytes_after_the_end_never_become_the_next_answer() {
     let evil = String::from_utf8(respond(200, "evil")).unwrap();
     let with_length = format!("HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\ngood{evil}");
-    let with_chunks = format!("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\ngood\r\n0\r\n\r\n{evil}");
+    let with_chunks = format!(
+        "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\ngood\r\n0\r\n\r\n{evil}"
+    );
     let no_content = format!("HTTP/1.1 204 No Content\r\n\r\n{evil}");
     let not_modified = format!("HTTP/1.1 304 Not Modified\r\ncontent-length: 4\r\n\r\n{evil}");
-    for (first, status, text) in
-        [(with_length, 200, "good"), (with_chunks, 200, "good"), (no_content, 204, ""), (not_modified, 304, "")]
-    {
+    for (first, status, text) in [
+        (with_length, 200, "good"),
+        (with_chunks, 200, "good"),
+        (no_content, 204, ""),
+        (not_modified, 304, ""),
+    ] {
         let upstream = Upstream::start(move |mut peer| {
             let first = first.clone();
-            async move {
-                while peer.request().await.is_some() && peer.write(&first).await {}
-            }
+            async move { while peer.request().await.is_some() && peer.write(&first).await {} }
         })
         .await;
         let proxy = Proxy::start(&forward_to(&[upstream.address])).await;
         let mut client = Client::connect(proxy.address()).await;
         for n in 0..10 {
-            client.send(format!("POST /{n} HTTP/1.1\r\nhost: t\r\ncontent-length: 2\r\n\r\nhi")).await;
+            client
+                .send(format!(
+                    "POST /{n} HTTP/1.1\r\nhost: t\r\ncontent-length: 2\r\n\r\nhi"
+                ))
+                .await;
             let answer = bodiless(&mut client, status).await;
             assert_eq!((answer.0, answer.1.as_str()), (status, text), "request {n}");
         }
-        assert_eq!(upstream.transcripts().len(), 10, "a connection was used again");
+        assert_eq!(
+            upstream.transcripts().len(),
+            10,
+            "a connection was used again"
+        );
         proxy.stop().await;
     }
 }
@@ -135,7 +174,10 @@ async fn bytes_after_the_end_never_become_the_next_answer() {
 async fn bodiless(client: &mut Client, expected: u16) -> (u16, String) {
     if expected == 304 || expected == 204 {
         let head = client.try_head().await.unwrap();
-        return (head.split(' ').nth(1).unwrap().parse().unwrap(), String::new());
+        return (
+            head.split(' ').nth(1).unwrap().parse().unwrap(),
+            String::new(),
+        );
     }
     let answer = client.answer().await;
     (answer.status, answer.text())
@@ -165,16 +207,25 @@ async fn answers_without_a_body_keep_their_length_and_their_connection() {
             ("GET /304", "304", Some("etag: \"e\"")),
             ("HEAD /204", "204", None),
         ] {
-            client.send(format!("{request} HTTP/1.1\r\nhost: t\r\n\r\n")).await;
+            client
+                .send(format!("{request} HTTP/1.1\r\nhost: t\r\n\r\n"))
+                .await;
             let head = client.try_head().await.unwrap();
-            assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{request}: {head}");
+            assert!(
+                head.starts_with(&format!("HTTP/1.1 {status} ")),
+                "{request}: {head}"
+            );
             match length {
                 Some(field) => assert!(head.contains(field), "{request}: {head}"),
                 None => assert!(!head.contains("content-length"), "{request}: {head}"),
             }
         }
     }
-    assert_eq!(upstream.transcripts().len(), 1, "one connection serves them all");
+    assert_eq!(
+        upstream.transcripts().len(),
+        1,
+        "one connection serves them all"
+    );
     proxy.stop().await;
 }
 
@@ -193,9 +244,17 @@ async fn an_answer_before_its_request_is_dropped() {
     let mut client = Client::connect(proxy.address()).await;
     for n in 0..30 {
         let request = if n % 2 == 0 { "GET" } else { "POST" };
-        client.send(format!("{request} / HTTP/1.1\r\nhost: t\r\ncontent-length: 0\r\n\r\n")).await;
+        client
+            .send(format!(
+                "{request} / HTTP/1.1\r\nhost: t\r\ncontent-length: 0\r\n\r\n"
+            ))
+            .await;
         let answer = client.answer().await;
-        assert_eq!((answer.status, answer.text().as_str()), (200, "good"), "request {n}");
+        assert_eq!(
+            (answer.status, answer.text().as_str()),
+            (200, "good"),
+            "request {n}"
+        );
         tokio::time::sleep(std::time::Duration::from_millis(2)).await; // the unasked bytes travel
     }
     proxy.stop().await;

@@ -5,16 +5,28 @@ use crate::support::{Client, Proxy, Upstream};
 
 /// How an answer is framed, and whether only a reset can say that it was cut.
 const SHAPES: &[(&str, bool)] = &[
-    ("HTTP/1.1 200 OK\r\ncontent-length: 12\r\n\r\nhello, world", false),
-    ("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n7;x=y\r\n, world\r\n0\r\n\r\n", false),
+    (
+        "HTTP/1.1 200 OK\r\ncontent-length: 12\r\n\r\nhello, world",
+        false,
+    ),
+    (
+        "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n7;x=y\r\n, world\r\n0\r\n\r\n",
+        false,
+    ),
     (
         "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ntrailer: x-t\r\n\r\n5\r\nhello\r\n7\r\n, world\r\n0\r\nx-t: y\r\n\r\n",
         false,
     ),
-    ("HTTP/1.1 103 Hints\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 12\r\n\r\nhello, world", false),
+    (
+        "HTTP/1.1 103 Hints\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 12\r\n\r\nhello, world",
+        false,
+    ),
     ("HTTP/1.1 200 OK\r\n\r\nhello, world", true),
     ("HTTP/1.0 200 OK\r\n\r\nhello, world", true),
-    ("HTTP/1.0 200 OK\r\ncontent-length: 12\r\n\r\nhello, world", false),
+    (
+        "HTTP/1.0 200 OK\r\ncontent-length: 12\r\n\r\nhello, world",
+        false,
+    ),
 ];
 
 /// What a client could make of all it was sent.
@@ -26,7 +38,9 @@ enum Understood {
 
 fn understand(raw: &[u8], by_fin: bool) -> Understood {
     let text = String::from_utf8(raw.to_vec()).unwrap();
-    let Some((head, body)) = text.split_once("\r\n\r\n") else { return Understood::Told };
+    let Some((head, body)) = text.split_once("\r\n\r\n") else {
+        return Understood::Told;
+    };
     if !head.split(' ').nth(1).is_some_and(|status| status == "200") {
         return Understood::Told;
     }
@@ -34,17 +48,30 @@ fn understand(raw: &[u8], by_fin: bool) -> Understood {
     let whole = if head.contains("transfer-encoding: chunked") {
         body.ends_with("0\r\n\r\n") || body.ends_with("\r\nx-t: y\r\n\r\n")
     } else if let Some(length) = head.split("content-length: ").nth(1) {
-        body.len() == length.split("\r\n").next().unwrap().parse::<usize>().unwrap()
+        body.len()
+            == length
+                .split("\r\n")
+                .next()
+                .unwrap()
+                .parse::<usize>()
+                .unwrap()
     } else {
         by_fin
     };
-    if whole { Understood::Whole(body.to_owned()) } else { Understood::Told }
+    if whole {
+        Understood::Whole(body.to_owned())
+    } else {
+        Understood::Told
+    }
 }
 
 async fn cut_everywhere(version: &'static str, reset: bool) {
     let upstream = Upstream::start(move |mut peer| async move {
         while let Some((head, _)) = peer.request().await {
-            let numbers: Vec<usize> = head.split(['/', ' ']).filter_map(|part| part.parse().ok()).collect();
+            let numbers: Vec<usize> = head
+                .split(['/', ' '])
+                .filter_map(|part| part.parse().ok())
+                .collect();
             let raw = SHAPES[numbers[0]].0.as_bytes();
             let whole = numbers[1] == raw.len();
             peer.write(&raw[..numbers[1]]).await;
@@ -68,13 +95,18 @@ async fn cut_everywhere(version: &'static str, reset: bool) {
             }
             let mut client = Client::connect(proxy.address()).await;
             client
-                .send(format!("GET /{shape}/{length} HTTP/{version}\r\nhost: t\r\nconnection: close\r\n\r\n"))
+                .send(format!(
+                    "GET /{shape}/{length} HTTP/{version}\r\nhost: t\r\nconnection: close\r\n\r\n"
+                ))
                 .await;
             let (raw_answer, by_fin) = client.all().await;
             let got = understand(&raw_answer, by_fin);
             if (length == raw.len()) != matches!(got, Understood::Whole(_)) {
                 let text = String::from_utf8_lossy(&raw_answer).into_owned();
-                wrong.push(format!("shape {shape} cut at {length} of {}: fin: {by_fin}: {text:?}", raw.len()));
+                wrong.push(format!(
+                    "shape {shape} cut at {length} of {}: fin: {by_fin}: {text:?}",
+                    raw.len()
+                ));
             }
         }
     }
@@ -106,7 +138,8 @@ async fn a_cut_by_reset_is_told_to_an_http10_client() {
 async fn a_cut_counts_as_the_endpoints_fault() {
     let upstream = Upstream::start(|mut peer| async move {
         peer.request().await;
-        peer.write("HTTP/1.1 200 OK\r\ncontent-length: 12\r\n\r\nhello").await;
+        peer.write("HTTP/1.1 200 OK\r\ncontent-length: 12\r\n\r\nhello")
+            .await;
     })
     .await;
     let proxy = Proxy::start(&forward_to(&[upstream.address])).await;

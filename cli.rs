@@ -1,3 +1,0 @@
-pub mod demo;
-pub mod proxy;
-pub mod run;
