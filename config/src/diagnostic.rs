@@ -127,6 +127,12 @@ codes! {
     NoEffect = Warning "W005";
     /// A certificate that clients will not accept because of its dates.
     CertificateDates = Warning "W006";
+    /// Access rules that let nobody in.
+    BlocksAll = Warning "W007";
+    /// A share that is smaller than a sticky split can give.
+    StickyShare = Warning "W008";
+    /// Any site may read answers with the user's credentials.
+    OpenCors = Warning "W009";
 }
 
 impl Serialize for Code {

@@ -2,6 +2,10 @@
 //!
 //! Nothing past this point checks a weight or a name again.
 
+mod policy;
+
+pub use self::policy::*;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
@@ -41,6 +45,10 @@ pub struct Config {
     pub routes: Vec<Arc<Route>>,
     /// Names unique.
     pub clusters: Vec<Arc<Cluster>>,
+    /// Names unique. Access lists are not here: they are merged into the routes that name them.
+    pub rate_limit_policies: Vec<Arc<RateLimitPolicy>>,
+    /// Who is known.
+    pub auth: Auth,
     /// `None`: no access log.
     pub access_log: Option<AccessLog>,
 }
@@ -212,6 +220,16 @@ pub struct Route {
     pub response_headers: HeaderEdits,
     /// Largest request body in bytes; `None`: no bound.
     pub body_max: Option<u64>,
+    /// Who may send requests; `None`: everybody.
+    pub access: Option<Access>,
+    /// What API keys are for.
+    pub auth: RouteAuth,
+    /// All of them must admit a request, in this order.
+    pub rate_limits: Vec<RateLimit>,
+    /// What sites of other origins may do; `None`: the proxy says nothing about it.
+    pub cors: Option<Cors>,
+    /// What ties a client to a member of the split; `None`: every request is rolled anew.
+    pub sticky: Option<Sticky>,
     /// Where it was written.
     pub position: Position,
 }
@@ -262,7 +280,7 @@ pub enum PathMatch {
 pub enum ValueMatch {
     /// Equal.
     Exact(String),
-    /// The whole value; compiled anchored.
+    /// The whole value, unless the expression was written with an anchor of its own: `^curl` is a prefix.
     Regex(Regex),
     /// There, or not there.
     Present(bool),

@@ -103,6 +103,20 @@ pub struct Rate {
     pub period: Duration,
 }
 
+impl Rate {
+    /// Returns how many per second; finite, > 0.
+    pub fn per_second(self) -> f64 {
+        self.thousandths as f64 / (1000.0 * self.period.as_secs_f64())
+    }
+
+    /// Returns the time from one to the next, to the nearest nanosecond, at least one.
+    pub fn interval(self) -> Duration {
+        let parts = self.period.as_nanos() * 1000;
+        let nanos = (parts + u128::from(self.thousandths) / 2) / u128::from(self.thousandths);
+        Duration::from_nanos(u64::try_from(nanos.max(1)).unwrap_or(u64::MAX))
+    }
+}
+
 /// Reads `100/s`, `6000/m`, `0.5/s`. Returns `None` for anything else and for zero.
 pub fn rate(text: &str) -> Option<Rate> {
     let (number, unit) = text.split_once('/')?;

@@ -3,13 +3,15 @@
 
 mod shipped;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use forebay_config::load::load;
 use forebay_config::schema::json_schema;
 use forebay_config::{
-    Action, Balance, Config, Discover, EncodedSlash, HashKey, ListenerProtocol, LogFormat,
-    LogTarget, PathMatch, PathRewrite, ServerKind, UpstreamProtocol,
+    AccessEntry, Action, AnyOf, Balance, Bound, Config, Discover, EncodedSlash, HashKey, LimitKey,
+    LimitSource, ListenerProtocol, LogFormat, LogTarget, MissingKey, Origin, PathMatch,
+    PathRewrite, RateLimit, RouteAuth, ServerKind, Sticky, UpstreamProtocol,
 };
 use serde_json::Value;
 
@@ -28,6 +30,12 @@ defaults:
   cluster: {connect_timeout: 7s}
   listener: {limits: {headers: 50}}
 access_log: {path: access.log, format: "%REQ(:PATH)% %START_TIME(%Y-%m)% %%\n", sample: 12.5%, slow: none}
+access_lists:
+- {name: office, allow: [10.0.0.0/8], deny: ["::ffff:10.9.0.0/112"]}
+rate_limit_policies:
+- {name: tenants, rate: 1000/s, burst: 2000, per: {header: X-Tenant}, scope: local, missing: skip, dry_run: true}
+- {name: slots, concurrent: 3, per: {cookie: sid}, overrides: {vip: 9}}
+auth: {api_keys: {file: keys.txt}}
 listeners:
 - name: web
   address: "[::1]:0"
@@ -61,6 +69,31 @@ routes:
   rewrite: {prefix: /new, host: "up.internal:81"}
   request_headers: {set: {x-team: ml}}
   response_headers: {add: {x-served-by: forebay}}
+  access:
+    list: office
+    deny: [192.0.2.7, {header: {user-agent: {regex: "curl.*"}, x-a: b}}]
+    allow: [{file: allow.txt}]
+    dry_run: true
+  auth: {required: true, keep_key: true}
+  rate_limits:
+  - {rate: 100/s, burst: 200, per: client_ip, overrides: {"2001:db8::7": 50/s, 192.0.2.1: {rate: 6000/m, burst: 7}}}
+  - {rate: 90/m, per: identity, overrides: {acme: 1000/s}, missing: refuse}
+  - {policy: tenants}
+  - {name: one-by-one, concurrent: 1, per: route, dry_run: true}
+  - {policy: slots}
+  cors:
+    origins: ["https://App.example.com:443", "https://*.example.com:8443", "null"]
+    methods: ["*"]
+    headers: [X-A]
+    expose: "*"
+    credentials: true
+    max_age: 1500ms
+  sticky: {cookie: {name: fb, ttl: 1h}}
+- name: sticks
+  match: {path: {exact: /sticks}}
+  split: [{cluster: one}, {cluster: two}]
+  sticky: {header: X-User-Id}
+  cors: {origins: ["*"]}
 - {name: exact, match: {path: {exact: /old}}, redirect: {scheme: https, host: H.example, port: 8443, path: /new, status: 308}}
 - {name: pattern, match: {path: {regex: "/r/[0-9]+"}}, rewrite: {regex: {find: "^/r/([0-9]+)", with: "/s/$1"}}, cluster: one, body: {max: none}}
 - {name: whole, match: {path: {exact: /w}}, rewrite: {path: /x}, cluster: one}
@@ -217,7 +250,7 @@ fn routes_arrive() {
     assert!(matches!(&route.rewrite.path, Some(PathRewrite::Prefix(path)) if path == "/new"));
     assert_eq!(route.rewrite.host.as_ref().unwrap(), "up.internal:81");
     assert_eq!(route.timeouts.total, Some(Duration::from_secs(4)));
-    let Action::Redirect(redirect) = &config.routes[1].action else {
+    let Action::Redirect(redirect) = &config.routes[2].action else {
         panic!()
     };
     assert_eq!(
@@ -229,16 +262,124 @@ fn routes_arrive() {
         (Some("h.example"), Some(8443), 308)
     );
     assert!(
-        matches!(&config.routes[2].matches[0].path, Some(PathMatch::Regex(regex)) if !regex.is_match("/x/r/1"))
+        matches!(&config.routes[3].matches[0].path, Some(PathMatch::Regex(regex)) if !regex.is_match("/x/r/1"))
     );
-    assert_eq!(config.routes[2].body_max, None);
-    let Action::Respond(respond) = &config.routes[4].action else {
+    assert_eq!(config.routes[3].body_max, None);
+    let Action::Respond(respond) = &config.routes[5].action else {
         panic!()
     };
     assert_eq!(
         (respond.status.as_u16(), respond.body.as_str()),
         (204, "ok")
     );
+}
+
+#[test]
+fn access_and_keys_arrive() {
+    let config = everything();
+    let keys = config.auth.api_keys.as_ref().unwrap();
+    assert_eq!(keys.file.to_str(), Some("conf/keys.txt"));
+    let route = &config.routes[0];
+    assert!(route.auth.required && route.auth.keep_key);
+    assert_eq!(config.routes[1].auth, RouteAuth::default());
+    let access = route.access.as_ref().unwrap();
+    let shown = |entries: &[AccessEntry]| {
+        let shown = entries.iter().map(|entry| match entry {
+            AccessEntry::Net(net) => net.to_string(),
+            AccessEntry::Headers(headers) => format!("{headers:?}"),
+            AccessEntry::File(file) => format!("{file:?}"),
+        });
+        shown.collect::<Vec<_>>()
+    };
+    assert_eq!(
+        shown(&access.deny),
+        [
+            "10.9.0.0/16",
+            "192.0.2.7/32",
+            r#"[("user-agent", Regex(Regex("^(?:curl.*)$"))), ("x-a", Exact("b"))]"#
+        ]
+    );
+    assert_eq!(
+        shown(access.allow.as_ref().unwrap()),
+        ["10.0.0.0/8", r#""conf/allow.txt""#]
+    );
+    assert_eq!(
+        (access.list.as_deref(), access.dry_run),
+        (Some("office"), true)
+    );
+}
+
+#[test]
+fn limits_arrive() {
+    let config = everything();
+    let limits = &config.routes[0].rate_limits;
+    let names: Vec<(&str, bool)> = limits
+        .iter()
+        .map(|limit| (&*limit.name, limit.dry_run))
+        .collect();
+    assert_eq!(
+        names,
+        [
+            ("rate-1", false),
+            ("rate-2", false),
+            ("policy-1", true),
+            ("one-by-one", true),
+            ("policy-2", false)
+        ]
+    );
+    let quota = |limit: &RateLimit, key: &str| match &limit.rule().bound {
+        Bound::Rate(rates) => {
+            let quota = rates.of(key);
+            (quota.rate.per_second(), quota.burst.get())
+        }
+        Bound::Concurrent(places) => (0.0, places.of(key).get()),
+    };
+    assert_eq!(quota(&limits[0], "192.0.2.9"), (100.0, 200));
+    assert_eq!(quota(&limits[0], "192.0.2.1"), (100.0, 7));
+    assert_eq!(quota(&limits[0], "2001:db8::"), (50.0, 100));
+    assert_eq!(quota(&limits[1], "globex"), (1.5, 2));
+    assert_eq!(quota(&limits[1], "acme"), (1000.0, 1000));
+    assert_eq!(limits[1].rule().missing, MissingKey::Refuse);
+    assert_eq!(limits[1].rule().per, LimitKey::Identity);
+    assert_eq!(quota(&limits[3], ""), (0.0, 1));
+    assert_eq!(quota(&limits[4], "vip"), (0.0, 9));
+    assert_eq!(limits[4].rule().per, LimitKey::Cookie("sid".to_owned()));
+    assert!(
+        matches!(&limits[2].source, LimitSource::Policy(policy) if Arc::ptr_eq(policy, &config.rate_limit_policies[0]))
+    );
+    assert!(matches!(&limits[2].rule().per, LimitKey::Header(name) if name == "x-tenant"));
+}
+
+#[test]
+fn cors_and_sticky_arrive() {
+    let config = everything();
+    let [first, second] = &config.routes[..2] else {
+        panic!()
+    };
+    let cors = first.cors.as_ref().unwrap();
+    let AnyOf::Only(origins) = &cors.origins else {
+        panic!()
+    };
+    assert_eq!(
+        origins[0],
+        Origin::Exact("https://app.example.com".to_owned())
+    );
+    assert!(origins[1].is("https://a.example.com:8443") && origins[2].is("null"));
+    assert_eq!((&cors.methods, &cors.expose), (&AnyOf::Any, &AnyOf::Any));
+    assert!(matches!(&cors.headers, AnyOf::Only(names) if names[0] == "x-a"));
+    assert_eq!((cors.credentials, cors.max_age.as_secs()), (true, 2));
+    let plain = second.cors.as_ref().unwrap();
+    assert_eq!((&plain.origins, &plain.headers), (&AnyOf::Any, &AnyOf::Any));
+    assert!(matches!(&plain.methods, AnyOf::Only(methods) if methods.len() == 2));
+    assert_eq!((plain.credentials, plain.max_age.as_secs()), (false, 300));
+    assert_eq!(
+        first.sticky,
+        Some(Sticky::Cookie {
+            name: "fb".to_owned(),
+            ttl: Some(Duration::from_secs(3600))
+        })
+    );
+    assert!(matches!(&second.sticky, Some(Sticky::Header(name)) if name == "x-user-id"));
 }
 
 #[test]

@@ -12,7 +12,15 @@ use forebay_config::node::{Kind, Node, Value, parse};
 
 /// Maps whose keys are names that users choose.
 const FREE: &[&str] = &[
-    "set", "add", "headers", "query", "cookies", "labels", "subset",
+    "set",
+    "add",
+    "header",
+    "headers",
+    "query",
+    "cookies",
+    "labels",
+    "subset",
+    "overrides",
 ];
 /// Keys whose value can be any text.
 const ANY_TEXT: &[&str] = &[
@@ -24,6 +32,7 @@ const ANY_TEXT: &[&str] = &[
     "client_ca",
     "path",
     "token",
+    "file",
 ];
 
 /// One place of a file that can be broken.

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use forebay_config::rewrite::{RequestOrigin, location};
 use forebay_config::{Action, Route, ServerKind};
 use http::header::{ACCEPT, ALLOW, CONTENT_LENGTH, CONTENT_TYPE, LOCATION, RETRY_AFTER};
-use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 
 use crate::canonical::Target;
@@ -18,15 +18,15 @@ use crate::outgoing::is_grpc;
 pub struct Refusal {
     /// The reason and with it the status.
     pub reason: Reason,
-    /// Value of `Allow`.
-    allow: Option<HeaderValue>,
+    /// Fields of the answer; they win over those that the reason brings.
+    pub fields: Vec<(HeaderName, HeaderValue)>,
 }
 
 impl From<Reason> for Refusal {
     fn from(reason: Reason) -> Self {
         Self {
             reason,
-            allow: None,
+            fields: Vec::new(),
         }
     }
 }
@@ -39,9 +39,10 @@ impl Refusal {
             .map(Method::as_str)
             .collect::<Vec<_>>()
             .join(", ");
+        let allow = HeaderValue::from_str(&list).ok();
         Self {
             reason: Reason::MethodNotAllowed,
-            allow: HeaderValue::from_str(&list).ok(),
+            fields: allow.map(|list| (ALLOW, list)).into_iter().collect(),
         }
     }
 }
@@ -126,11 +127,11 @@ pub fn refusal(refusal: &Refusal, manners: &Manners) -> Response<Bytes> {
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     headers.insert(&X_FOREBAY_REASON, HeaderValue::from_static(reason.label()));
-    if let Some(allow) = &refusal.allow {
-        headers.insert(ALLOW, allow.clone());
-    }
     if let Some(after) = reason.retry_after() {
         headers.insert(RETRY_AFTER, HeaderValue::from(after.as_secs().clamp(1, 60)));
+    }
+    for (name, value) in &refusal.fields {
+        headers.insert(name, value.clone());
     }
     if manners.0 == Shape::Grpc {
         headers.insert(

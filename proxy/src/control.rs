@@ -434,12 +434,15 @@ pub fn open_log(
 
 fn sync_metrics(metrics: &Metrics, snapshot: &Snapshot) {
     let pairs = snapshot.config.routes.iter().flat_map(|route| {
-        let clusters: Vec<&str> = match &route.action {
+        let mut clusters: Vec<&str> = match &route.action {
             forebay_config::Action::Forward(members) => {
                 members.iter().map(|m| m.cluster.as_str()).collect()
             }
             _ => vec![""],
         };
+        if !clusters.contains(&"") && snapshot.ledger.filters(&route.name) {
+            clusters.push("");
+        }
         clusters
             .into_iter()
             .map(|cluster| (route.name.as_str(), cluster))
@@ -449,7 +452,7 @@ fn sync_metrics(metrics: &Metrics, snapshot: &Snapshot) {
     metrics.config_applied(snapshot.generation, &snapshot.hash);
 }
 
-/// Everything a reload reads: the configuration itself, certificates, keys and CA bundles.
+/// Everything a reload reads: the configuration itself, certificates, keys, CA bundles, lists.
 fn files_of(source: &Source, snapshot: &Snapshot) -> BTreeSet<PathBuf> {
     let mut files: BTreeSet<PathBuf> = match source {
         Source::Paths(paths) => paths
@@ -483,5 +486,6 @@ fn files_of(source: &Source, snapshot: &Snapshot) -> BTreeSet<PathBuf> {
             .filter_map(|c| c.tls.as_ref())
             .flat_map(tls::client::files_of),
     );
+    files.extend(snapshot.ledger.files().map(PathBuf::from));
     files
 }

@@ -37,6 +37,8 @@ reasons! {
     BadRequest "bad_request" 400 "the request is malformed",
     BadHost "bad_host" 400 "the request names no host, more than one, or contradicting ones",
     BadPath "bad_path" 400 "the path has a bad escape, an encoded slash or leads above the root",
+    Unauthorized "unauthorized" 401 "this route asks for a known API key",
+    Denied "denied" 403 "this route does not serve this client",
     NoRoute "no_route" 404 "no route matches this host, path and headers",
     MethodNotAllowed "method_not_allowed" 405 "a route matches, but not with this method",
     RequestTimeout "request_timeout" 408 "the request body stopped coming",
@@ -45,6 +47,8 @@ reasons! {
     ExpectationFailed "bad_request" 417 "the only expectation understood is 100-continue",
     Misdirected "misdirected" 421 "this connection was opened for another host name",
     HeadersTooLarge "headers_too_large" 431 "the request has too many or too large header fields",
+    RateLimited "rate_limited" 429 "this client has used up its share for now",
+    ConcurrencyLimited "concurrency_limited" 429 "too many requests of this client are in progress",
     Internal "internal" 500 "a fault inside the proxy; this request alone is affected",
     NotImplemented "not_implemented" 501 "the method or the transfer coding is not implemented",
     ConnectFailed "connect_failed" 502 "no connection to the upstream could be made",
@@ -86,7 +90,11 @@ impl Reason {
     /// `Retry-After` for reasons that pass by themselves, within 1 … 60 s.
     pub fn retry_after(self) -> Option<Duration> {
         match self {
-            Self::NoEndpoint | Self::BreakerOpen | Self::Overloaded => Some(Duration::from_secs(1)),
+            Self::NoEndpoint
+            | Self::BreakerOpen
+            | Self::Overloaded
+            | Self::RateLimited
+            | Self::ConcurrencyLimited => Some(Duration::from_secs(1)),
             Self::Draining => Some(Duration::from_secs(5)),
             _ => None,
         }
@@ -98,7 +106,13 @@ impl Reason {
             Self::ClientClosed => 1,
             Self::BadRequest | Self::BadHost | Self::BadPath | Self::ExpectationFailed => 13,
             Self::NoRoute | Self::MethodNotAllowed | Self::NotImplemented => 12,
-            Self::BodyTooLarge | Self::UriTooLong | Self::HeadersTooLarge => 8,
+            Self::Unauthorized => 16,
+            Self::Denied => 7,
+            Self::BodyTooLarge
+            | Self::UriTooLong
+            | Self::HeadersTooLarge
+            | Self::RateLimited
+            | Self::ConcurrencyLimited => 8,
             Self::RequestTimeout
             | Self::ConnectTimeout
             | Self::FirstByteTimeout

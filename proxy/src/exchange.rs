@@ -11,6 +11,7 @@ use crate::access_log::{AccessLog, Captured, Record};
 use crate::canonical::Target;
 use crate::connection::Connection;
 use crate::error::Reason;
+use crate::filter::Passed;
 use crate::flow::Flow;
 use crate::metrics::TrafficCells;
 use crate::snapshot::OwnTraffic;
@@ -116,6 +117,8 @@ pub struct Exchange {
     pub server: Option<forebay_config::ServerKind>,
     /// Only with an access log.
     pub log: Option<Box<LogEntry>>,
+    /// Who sent the request, and what it holds of its limits until the last byte.
+    pub passed: Passed,
     status: u16,
     reason: Option<Reason>,
     /// When the request left us for an endpoint.
@@ -132,6 +135,7 @@ impl Exchange {
             traffic: None,
             server: None,
             log,
+            passed: Passed::default(),
             status: 0,
             reason: None,
             left: None,
@@ -146,9 +150,13 @@ impl Exchange {
 
     /// The request belongs to a route and cluster from now on.
     pub fn admit(&mut self, traffic: &Rc<OwnTraffic>) {
-        let cells = traffic.cells();
-        cells.arrived();
-        cells.begin();
+        traffic.cells().arrived();
+        self.belong(traffic);
+    }
+
+    /// The request is counted under a route which it does not get beyond.
+    pub fn belong(&mut self, traffic: &Rc<OwnTraffic>) {
+        traffic.cells().begin();
         self.traffic = Some(Rc::clone(traffic));
     }
 
@@ -282,6 +290,7 @@ impl Exchange {
                 request_id: entry.request_id.as_ref().and_then(|v| v.to_str().ok()),
                 trace_id: entry.trace_id.as_deref(),
                 client: entry.client,
+                identity: self.passed.caller.as_ref().map(|caller| &*caller.name),
                 peer: self.connection.peer,
                 local: self.connection.local,
                 listener: &self.connection.listener.name,

@@ -21,9 +21,11 @@ use crate::canonical::{self, Target};
 use crate::connection::Connection;
 use crate::error::{Cut, Reason};
 use crate::exchange::{Exchange, LogEntry};
+use crate::filter::{Dressing, cors};
 use crate::flow::Flow;
 use crate::headers::{self, Origin, Survey};
 use crate::outgoing::{self, is_grpc};
+use crate::screen;
 use crate::sending::Sending;
 use crate::snapshot::{ListenerView, RouteView, WorkerSnapshot};
 use crate::tunnel::Tunnel;
@@ -87,11 +89,13 @@ async fn answer(
     let manners = answer::Manners::of(&request, &survey);
     let http10 = request.version() == Version::HTTP_10;
     let head_only = request.method() == Method::HEAD;
+    let mut dressing = Dressing::default();
     let outcome = {
         let mut life = std::pin::pin!(forward(
             &connection,
             &snapshot,
             &mut exchange,
+            &mut dressing,
             request,
             survey
         ));
@@ -106,6 +110,9 @@ async fn answer(
             refuse(exchange, head_only, &manners, &Reason::Internal.into())?
         }
     };
+    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        dressing.put_on(response.headers_mut());
+    }
     if !connection.http2 {
         if (last || connection.stage() >= Stage::Announcing)
             && response.status() != StatusCode::SWITCHING_PROTOCOLS
@@ -192,10 +199,11 @@ fn refuse(
 }
 
 /// A request on its way: canonical, matched, allowed, sent, answered.
-async fn forward(
+async fn forward<'s>(
     connection: &Rc<Connection>,
-    snapshot: &WorkerSnapshot,
+    snapshot: &'s WorkerSnapshot,
     exchange: &mut Exchange,
+    dressing: &mut Dressing<'s>,
     request: Request<Incoming>,
     survey: Survey,
 ) -> Result<Outcome, Refusal> {
@@ -213,17 +221,23 @@ async fn forward(
     if let Some(log) = &mut exchange.log {
         log.canonical(&target);
         log.route.clone_from(&config.name);
-        log.client = headers::client_ip(
-            request.headers(),
-            connection.peer_ip(),
-            &view.config.trusted_proxies,
-        );
+        log.client = screen::client_ip(&request, connection, view);
+    }
+    if let Some(filters) = &route.filters {
+        let screened = screen::screen(filters, &request, connection, view, exchange, dressing);
+        if !matches!(screened, Ok(None)) {
+            exchange.belong(snapshot.traffic(route.cell));
+            exchange.server = screen::server(route);
+        }
+        if let Some(answer) = screened? {
+            return Ok(Outcome::Own(answer));
+        }
     }
     let Some(split) = &route.split else {
         exchange.admit(snapshot.traffic(route.cell));
         return Ok(Outcome::Own(answer::by_route(config, connection, &target)?));
     };
-    let member = split.pick(connection.worker.roll());
+    let member = screen::member(route, split, &request, connection, view, dressing);
     exchange.admit(snapshot.traffic(member.cell));
     exchange.server = Some(member.cluster.config.server);
     if let Some(log) = &mut exchange.log {
@@ -277,6 +291,9 @@ async fn forward(
             host: &host,
         },
     );
+    if let Some(filters) = &route.filters {
+        filters.remove_key(exchange.passed.caller.as_ref(), &mut head.headers);
+    }
     outgoing::identify(&mut head.headers, &survey, connection, trusted, exchange);
     headers::edit(&mut head.headers, &config.request_headers);
     headers::edit(&mut head.headers, &member.request_headers);
@@ -371,6 +388,16 @@ fn find<'v>(
         method: request.method(),
         headers: request.headers(),
     };
+    if let Some(method) = cors::requested_method(request) {
+        let asked = RequestHead {
+            method: &method,
+            ..head
+        };
+        if let Lookup::Found { route, matched } = view.table.find(&asked) {
+            return Ok((&view.routes[route], matched));
+        }
+        // Otherwise a route may want preflights for itself.
+    }
     match view.table.find(&head) {
         Lookup::Found { route, matched } => Ok((&view.routes[route], matched)),
         Lookup::MethodNotAllowed { allow } => Err(Refusal::method_not_allowed(&allow)),

@@ -1,5 +1,5 @@
-//! What happens to a request. A request walks [`listener`] → [`gateway`] → [`cluster`] → [`upstream`] and its answer
-//! walks back: one task on one thread, no channel, no lock held across an await. Read [`gateway`] first.
+//! What happens to a request. A request walks [`listener`] → [`gateway`] → [`filter`] → [`cluster`] → [`upstream`] and
+//! its answer walks back: one task on one thread, no channel, no lock held across an await. Read [`gateway`] first.
 
 pub mod access_log;
 pub mod admin;
@@ -17,6 +17,7 @@ pub mod drive;
 pub mod error;
 pub mod establish;
 pub mod exchange;
+pub mod filter;
 pub mod flow;
 pub mod gateway;
 pub mod headers;
@@ -28,6 +29,7 @@ pub mod memory;
 pub mod metrics;
 pub mod outgoing;
 pub mod proxy_protocol;
+pub mod screen;
 pub mod sending;
 pub mod server;
 pub mod snapshot;

@@ -234,6 +234,10 @@ mod tests {
                 healthy: true,
             }));
         }));
+        metrics.add_source(Arc::new(|samples| {
+            samples.add(&family::RATE_LIMITED, &["r", "rate-1"], 1.0);
+            samples.add(&family::ACCESS_DENIED, &["r"], 1.0);
+        }));
         metrics
     }
 

@@ -62,7 +62,8 @@ pub fn hash_key(
     }
 }
 
-fn cookie<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
+/// Returns the first cookie of that name.
+pub fn cookie<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
     let lines = headers
         .get_all(COOKIE)
         .iter()

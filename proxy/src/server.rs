@@ -128,6 +128,7 @@ impl Server {
             probes: probes_address,
         });
         publish_endpoints(&control);
+        publish_policy(&control);
         let mut desks = vec![serve_admin(&control, api, true, admin_tls.clone())];
         desks.extend(probes.map(|probes| serve_admin(&control, probes, false, None)));
         tokio::spawn(watch_files(Arc::clone(&control), admin_tls));
@@ -280,6 +281,16 @@ fn publish_endpoints(control: &Arc<Control>) {
                 }));
             }
         }));
+}
+
+/// Counters of limits and access lists are read at scrape time.
+fn publish_policy(control: &Arc<Control>) {
+    let weak = Arc::downgrade(control);
+    control.metrics().add_source(Arc::new(move |samples| {
+        if let Some(control) = weak.upgrade() {
+            control.snapshot().ledger.collect(samples);
+        }
+    }));
 }
 
 /// Reloads after every change of the configuration or of a file it names.

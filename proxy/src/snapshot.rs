@@ -13,6 +13,7 @@ use forebay_config::{Config, ListenerProtocol, UpstreamProtocol};
 
 use crate::access_log::AccessLog;
 use crate::cluster::ClusterState;
+use crate::filter::{self, FilterError, Filters, Ledger};
 use crate::metrics::{Metrics, Traffic, TrafficCells};
 use crate::tls::{self, Loaded, ServerTlsState, TlsError};
 use crate::upstream::{Connector, ConnectorTls};
@@ -33,6 +34,8 @@ pub struct Snapshot {
     pub clusters: HashMap<String, Arc<ClusterView>>,
     /// Metric cells of each member of each route, by [`MemberView::cell`].
     traffic: Vec<Arc<Traffic>>,
+    /// What limits and access lists count, and the files they were read from.
+    pub ledger: Ledger,
     /// Where finished requests are written.
     pub log: Option<Arc<AccessLog>>,
 }
@@ -47,7 +50,7 @@ impl Snapshot {
         }
     }
 
-    /// Whether a certificate, key or CA file is not what this was built from any more; blocking.
+    /// Whether a certificate, key, CA or list file is not what this was built from any more; blocking.
     pub fn files_changed(&self) -> bool {
         let shows_old = |view: &Arc<ListenerView>| match (&view.tls, &view.config.tls) {
             (Some(state), Some(wanted)) => !matches!(state.prepare(wanted), Ok(None)),
@@ -55,7 +58,9 @@ impl Snapshot {
         };
         let trusts_old =
             |view: &Arc<ClusterView>| connector_key(&view.config) != Ok(view.connector.key);
-        self.listeners.iter().any(shows_old) || self.clusters.values().any(trusts_old)
+        self.listeners.iter().any(shows_old)
+            || self.clusters.values().any(trusts_old)
+            || self.ledger.files_changed()
     }
 }
 
@@ -79,6 +84,8 @@ pub struct RouteView {
     pub config: Arc<config::Route>,
     /// Only for a route that forwards.
     pub split: Option<Split<MemberView>>,
+    /// What a request must pass; `None`: nothing.
+    pub filters: Option<Box<Filters>>,
     /// Metric cells for answers of the route itself.
     pub cell: usize,
 }
@@ -113,6 +120,15 @@ pub struct BuildError {
     pub position: Option<config::Position>,
     /// What is wrong, and with which file.
     pub message: String,
+}
+
+impl From<FilterError> for BuildError {
+    fn from(error: FilterError) -> Self {
+        Self {
+            position: Some(error.position),
+            message: error.message,
+        }
+    }
 }
 
 fn place(position: &Option<config::Position>) -> String {
@@ -166,7 +182,7 @@ impl Build<'_> {
     ///
     /// # Errors
     ///
-    /// A certificate, key or CA file is missing or wrong. Nothing live has changed then.
+    /// A certificate, key, CA or list file is missing or wrong. Nothing live has changed then.
     pub fn run(self, registry: &Registry) -> Result<Snapshot, BuildError> {
         let clusters = self
             .config
@@ -180,12 +196,17 @@ impl Build<'_> {
             })
             .collect::<Result<HashMap<_, _>, BuildError>>()?;
         let mut traffic = Vec::new();
+        let mut compiler = filter::Compiler::new(&self.config, self.old.map(|old| &old.ledger))?;
         let all: Vec<Arc<RouteView>> = self
             .config
             .routes
             .iter()
-            .map(|route| Arc::new(self.route_view(route, &clusters, &mut traffic)))
-            .collect();
+            .map(|route| {
+                let filters = compiler.route(route)?;
+                let view = self.route_view(route, filters, &clusters, &mut traffic);
+                Ok(Arc::new(view))
+            })
+            .collect::<Result<_, BuildError>>()?;
         let listeners = self
             .config
             .listeners
@@ -200,6 +221,7 @@ impl Build<'_> {
             listeners,
             clusters,
             traffic,
+            ledger: compiler.finish(),
             log: self.log,
         })
     }
@@ -207,6 +229,7 @@ impl Build<'_> {
     fn route_view(
         &self,
         route: &Arc<config::Route>,
+        filters: Option<Box<Filters>>,
         clusters: &HashMap<String, Arc<ClusterView>>,
         traffic: &mut Vec<Arc<Traffic>>,
     ) -> RouteView {
@@ -218,6 +241,7 @@ impl Build<'_> {
             return RouteView {
                 config: Arc::clone(route),
                 split: None,
+                filters,
                 cell: cell(""),
             };
         };
@@ -234,12 +258,16 @@ impl Build<'_> {
             (view, member.weight)
         });
         let views: Vec<_> = views.collect();
-        let first = views.first().map_or(0, |(view, _)| view.cell);
+        let own = match &filters {
+            Some(_) => cell(""), // what is refused before a member is chosen
+            None => views.first().map_or(0, |(view, _)| view.cell),
+        };
         let split = Split::new(views).expect("validation refused splits without weight");
         RouteView {
             config: Arc::clone(route),
             split: Some(split),
-            cell: first,
+            filters,
+            cell: own,
         }
     }
 

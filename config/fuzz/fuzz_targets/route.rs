@@ -163,6 +163,11 @@ fn route(priority: i32, entry: Match) -> Route {
         request_headers: HeaderEdits::default(),
         response_headers: HeaderEdits::default(),
         body_max: None,
+        access: None,
+        auth: Default::default(),
+        rate_limits: Vec::new(),
+        cors: None,
+        sticky: None,
         position: Position {
             file: "fuzz".into(),
             line: 1,

@@ -9,7 +9,13 @@ use crate::node::{Entry, Node, Value};
 use crate::schema::{Path, Reader};
 
 /// Top-level keys whose lists are put together.
-const LISTS: &[&str] = &["listeners", "routes", "clusters"];
+const LISTS: &[&str] = &[
+    "listeners",
+    "routes",
+    "clusters",
+    "access_lists",
+    "rate_limit_policies",
+];
 
 /// Merges the trees in their order: lists are put together, any other key may be in one file only.
 pub(super) fn merge(trees: Vec<Node>, reader: &mut Reader<'_>) -> Node {

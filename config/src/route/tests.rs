@@ -32,6 +32,11 @@ fn route(priority: i32, matches: Vec<Match>) -> Arc<Route> {
         request_headers: HeaderEdits::default(),
         response_headers: HeaderEdits::default(),
         body_max: None,
+        access: None,
+        auth: Default::default(),
+        rate_limits: Vec::new(),
+        cors: None,
+        sticky: None,
         position: Position {
             file: "test".into(),
             line: 1,

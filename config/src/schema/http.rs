@@ -220,6 +220,33 @@ impl Key for MatchHeader {
     }
 }
 
+impl Shape for MatchHeader {
+    fn read(node: &Node, path: Path<'_>, reader: &mut Reader<'_>) -> Option<Self> {
+        read_key(node, path, "the name of a header", reader)
+    }
+
+    fn schema(book: &mut Book) -> Value {
+        EditableHeader::schema(book)
+    }
+}
+
+/// Reads a scalar as the key that it could be.
+fn read_key<K: Key>(
+    node: &Node,
+    path: Path<'_>,
+    wanted: &str,
+    reader: &mut Reader<'_>,
+) -> Option<K> {
+    let scalar = reader.scalar(node, path, wanted)?;
+    match K::parse(&scalar.text) {
+        Ok(key) => Some(key),
+        Err((code, message, help)) => {
+            reader.refuse(code, &node.position, path, message, &help);
+            None
+        }
+    }
+}
+
 /// A header that may be edited.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct EditableHeader(pub HeaderName);
@@ -245,14 +272,7 @@ impl Key for EditableHeader {
 
 impl Shape for EditableHeader {
     fn read(node: &Node, path: Path<'_>, reader: &mut Reader<'_>) -> Option<Self> {
-        let scalar = reader.scalar(node, path, "the name of a header")?;
-        match Self::parse(&scalar.text) {
-            Ok(name) => Some(name),
-            Err((code, message, help)) => {
-                reader.refuse(code, &node.position, path, message, &help);
-                None
-            }
-        }
+        read_key(node, path, "the name of a header", reader)
     }
 
     fn schema(book: &mut Book) -> Value {
@@ -313,14 +333,7 @@ impl Key for CookieName {
 
 impl Shape for CookieName {
     fn read(node: &Node, path: Path<'_>, reader: &mut Reader<'_>) -> Option<Self> {
-        let scalar = reader.scalar(node, path, "the name of a cookie")?;
-        match Self::parse(&scalar.text) {
-            Ok(name) => Some(name),
-            Err((code, message, help)) => {
-                reader.refuse(code, &node.position, path, message, &help);
-                None
-            }
-        }
+        read_key(node, path, "the name of a cookie", reader)
     }
 
     fn schema(book: &mut Book) -> Value {
@@ -335,6 +348,18 @@ pub struct Pattern {
     pub anchored: Regex,
     /// As written, for finding.
     pub free: Regex,
+}
+
+impl Pattern {
+    /// For one value: the whole of it, unless the expression says itself with `^` or `$` where it is to match.
+    pub fn for_value(self) -> Regex {
+        let text = self.free.as_str();
+        if text.starts_with('^') || text.ends_with('$') {
+            self.free
+        } else {
+            self.anchored
+        }
+    }
 }
 
 impl Shape for Pattern {

@@ -1,5 +1,9 @@
 //! Every key of the file. The first line of a comment is what users read in the JSON Schema.
 
+mod policy;
+
+pub use self::policy::*;
+
 use http::Method;
 use ipnet::IpNet;
 
@@ -43,13 +47,16 @@ section! {
         "routes" routes: List<RouteKeys>,
         /// Groups of interchangeable endpoints.
         "clusters" clusters: List<ClusterKeys>,
+        /// Lists of who is let in and who is not, for several routes.
+        "access_lists" access_lists: List<AccessListKeys>,
+        /// Limits that several routes share.
+        "rate_limit_policies" rate_limit_policies: List<RateLimitPolicyKeys>,
+        /// Who is known.
+        "auth" auth: AuthKeys,
         /// One line per request; default: no access log.
         "access_log" access_log: AccessLogKeys,
     }
-    later [
-        "access_lists", "rate_limit_policies", "auth", "autoscaling", "gpus", "fleet", "kubernetes", "tracing",
-        "pipelines"
-    ]
+    later ["autoscaling", "gpus", "fleet", "kubernetes", "tracing", "pipelines"]
 }
 
 section! {
@@ -205,10 +212,18 @@ section! {
         "response_headers" response_headers: HeaderEditKeys,
         /// Bounds of the request's body.
         "body" body: BodyKeys,
+        /// Who may send requests; default: everybody.
+        "access" access: AccessKeys,
+        /// What API keys are for.
+        "auth" auth: RouteAuthKeys,
+        /// How many requests; all of these limits must admit one.
+        "rate_limits" rate_limits: List<RateLimitKeys>,
+        /// What sites of other origins may do in a browser; default: the proxy says nothing about it.
+        "cors" cors: CorsKeys,
+        /// What ties a client to a member of the split; default: every request is rolled anew.
+        "sticky" sticky: StickyKeys,
     }
-    later [
-        "by_model", "pipeline", "sticky", "mirrors", "record", "auth", "access", "rate_limits", "retry", "cors", "wake"
-    ]
+    later ["by_model", "pipeline", "mirrors", "record", "retry", "wake"]
 }
 
 section! {

@@ -300,12 +300,13 @@ impl Shape for IpNet {
             .ok()
             .or_else(|| scalar.text.parse::<IpAddr>().ok().map(Self::from));
         if net.is_none() {
-            reader.bad_value(
-                node,
-                path,
-                "an address block",
-                "for example `10.0.0.0/8`, `fd00::/8` or `192.0.2.7`",
-            );
+            let front = scalar.text.split_once('/').map(|(front, _)| front.parse());
+            let help = match front {
+                Some(Ok(IpAddr::V4(_))) => "the length of an IPv4 block is 0 to 32",
+                Some(Ok(IpAddr::V6(_))) => "the length of an IPv6 block is 0 to 128",
+                Some(Err(_)) | None => "for example `10.0.0.0/8`, `fd00::/8` or `192.0.2.7`",
+            };
+            reader.bad_value(node, path, "an address block", help);
         }
         net.map(|net: Self| net.trunc())
     }

@@ -8,6 +8,7 @@ mod describe;
 mod http;
 pub mod keys;
 mod leaf;
+mod policy;
 mod reader;
 mod section;
 mod special;
@@ -19,6 +20,10 @@ pub use self::http::{
     Pattern, PlainText, RedirectStatus, RewriteHost, RewritePath, Scheme,
 };
 pub use self::leaf::{Bytes, Cutover, FilePath, Name, Period, Priority, Share, Token, Whole};
+pub use self::policy::{
+    AccessShape, AnyList, OriginText, OverrideShape, OverrideValue, PerShape, RateText, Scope,
+    StickyCookieShape,
+};
 pub use self::reader::{Path, Reader};
 pub use self::special::{
     BalanceShape, EndpointShape, FormatShape, HostPort, ListenAddress, TargetShape, ValueShape,

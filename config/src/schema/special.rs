@@ -147,7 +147,7 @@ impl Shape for ValueShape {
         let mut found: Vec<ValueMatch> = Vec::new();
         found.extend(
             keys.regex
-                .map(|regex| ValueMatch::Regex(regex.value.anchored)),
+                .map(|regex| ValueMatch::Regex(regex.value.for_value())),
         );
         found.extend(
             keys.present

@@ -2,10 +2,11 @@
 
 use std::collections::{HashMap, HashSet};
 
+use super::Named;
 use super::route::Draft;
 use crate::diagnostic::{Code, Diagnostic, did_you_mean, quoted};
 use crate::model::{Action, Cluster, Listener, ListenerProtocol, Match, Position};
-use crate::schema::{At, Path, Reader};
+use crate::schema::{At, List, Path, Reader};
 
 /// Reports names of clusters and listeners that do not exist.
 ///
@@ -28,7 +29,10 @@ pub(super) fn references(
     }
 }
 
-fn known(
+/// Reports a name that nothing has.
+///
+/// * `names`: the names there are; `None`: not all of them could be read
+pub(super) fn known(
     what: &str,
     at: &At<String>,
     names: Option<&HashSet<&str>>,
@@ -92,6 +96,13 @@ pub(super) fn tcp(drafts: &[Draft], listeners: &[Listener], reader: &mut Reader<
                     "remove `match`, or make two routes of this one",
                 );
             }
+            for (key, position) in &draft.http_only {
+                let message = format!(
+                    "`{key}` is about HTTP requests, and the tcp listener `{listener}` has none"
+                );
+                let help = format!("remove `{key}`, or write `{key}: null` if it is a default");
+                refuse(position, message, &help);
+            }
             if !matches!(draft.route.action, Action::Forward(_)) {
                 let message = format!("the tcp listener `{listener}` can only forward");
                 refuse(&at.position, message, "use `cluster` or `split`");
@@ -154,6 +165,27 @@ pub(super) fn warnings(
         ));
     }
     unreachable(drafts, listeners, reader);
+}
+
+/// Reports entries of a top-level list that no route names.
+///
+/// * `what`: one of them, for the message
+pub(super) fn unused<K: Named>(
+    list: Option<&At<List<K>>>,
+    key: &'static str,
+    what: &str,
+    used: &HashSet<&str>,
+    reader: &mut Reader<'_>,
+) {
+    let items = list.map_or(&[][..], |list| &list.value.items);
+    for (index, item) in items.iter().enumerate() {
+        let name = item.value.name();
+        if name.is_some_and(|name| !used.contains(name)) {
+            let list = Path::ROOT.key(key);
+            let message = format!("{}: no route names this {what}", list.item(index, name));
+            reader.report(Diagnostic::new(Code::NoEffect, &item.position, message));
+        }
+    }
 }
 
 /// Conditions, in a spelling that is equal exactly when they are.

@@ -1,16 +1,20 @@
 //! From typed keys to a legal [`Config`]: what one value alone cannot tell.
 
+mod access;
 mod cluster;
 mod cross;
+mod limits;
 mod listener;
+mod rewrite;
 mod route;
+mod sharing;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::diagnostic::{Code, quoted};
-use crate::model::{AccessLog, Config, Drain, LogFormat, LogTarget, Position};
+use crate::model::{AccessLog, Config, Drain, LimitSource, LogFormat, LogTarget, Position};
 use crate::schema::keys::{AccessLogKeys, DrainKeys, FileKeys};
 use crate::schema::{At, List, Path, Reader};
 use crate::units::MILLIONTHS;
@@ -31,17 +35,43 @@ pub fn validate(keys: FileKeys, complete: bool, reader: &mut Reader<'_>) -> Opti
         });
     let cluster_names = names(keys.clusters.as_ref(), "clusters", reader)
         .filter(|_| surely(keys.clusters.is_some()));
+    let list_names = names(keys.access_lists.as_ref(), "access_lists", reader)
+        .filter(|_| surely(keys.access_lists.is_some()));
+    let policies = keys.rate_limit_policies.as_ref();
+    let policy_names = names(policies, "rate_limit_policies", reader)
+        .filter(|_| surely(keys.rate_limit_policies.is_some()));
     names(keys.routes.as_ref(), "routes", reader);
     let admin = listener::admin(keys.admin.as_ref(), &keys.position, reader);
     let sockets = listener::Sockets::of_admin(admin.as_ref());
     let listeners = listener::listeners(keys.listeners.as_ref(), sockets, reader);
     let clusters: Vec<_> = each(keys.clusters.as_ref(), "clusters", reader, cluster::cluster);
+    let identity = match &keys.auth {
+        Some(auth) => auth.value.api_keys.is_some() || auth.value.broken,
+        None => !surely(false),
+    };
+    let policies: Vec<_> = each(
+        policies,
+        "rate_limit_policies",
+        reader,
+        |keys, path, reader| limits::policy(keys, identity, path, reader).map(Arc::new),
+    );
+    let named = route::Named {
+        lists: access::Lists::new(keys.access_lists.as_ref(), list_names),
+        policies: limits::Policies {
+            policies: policies
+                .iter()
+                .map(|policy| (policy.name.clone(), Arc::clone(policy)))
+                .collect(),
+            names: policy_names,
+            identity,
+        },
+    };
     let mut index = 0..;
     let routes: Vec<route::Draft> = each(
         keys.routes.as_ref(),
         "routes",
         reader,
-        |route, path, reader| route::route(route, index.next()?, path, reader),
+        |route, path, reader| route::route(route, index.next()?, &named, path, reader),
     );
     cross::references(
         &routes,
@@ -57,6 +87,7 @@ pub fn validate(keys: FileKeys, complete: bool, reader: &mut Reader<'_>) -> Opti
         return None;
     }
     cross::warnings(&routes, &listeners, &clusters, reader);
+    unused(&keys, &routes, reader);
     Some(Config {
         admin: admin?,
         workers: keys
@@ -70,8 +101,33 @@ pub fn validate(keys: FileKeys, complete: bool, reader: &mut Reader<'_>) -> Opti
             .map(|draft| Arc::new(draft.route))
             .collect(),
         clusters: clusters.into_iter().map(Arc::new).collect(),
+        rate_limit_policies: policies,
+        auth: sharing::auth(keys.auth.as_ref()),
         access_log: keys.access_log.map(|log| access_log(log.value)),
     })
+}
+
+/// Reports access lists and policies that no route names.
+fn unused(keys: &FileKeys, routes: &[route::Draft], reader: &mut Reader<'_>) {
+    let routes = || routes.iter().map(|draft| &draft.route);
+    let lists = routes().filter_map(|route| route.access.as_ref()?.list.as_deref());
+    let policies = routes()
+        .flat_map(|route| &route.rate_limits)
+        .filter_map(|limit| match &limit.source {
+            LimitSource::Policy(policy) => Some(&*policy.name),
+            LimitSource::Own(_) => None,
+        });
+    let (used_lists, used_policies) = (lists.collect(), policies.collect());
+    let lists = keys.access_lists.as_ref();
+    cross::unused(lists, "access_lists", "access list", &used_lists, reader);
+    let policies = keys.rate_limit_policies.as_ref();
+    cross::unused(
+        policies,
+        "rate_limit_policies",
+        "policy",
+        &used_policies,
+        reader,
+    );
 }
 
 /// Returns the names in a list, and reports those that are in it twice. `None`: there may be one that could not be
@@ -140,7 +196,13 @@ macro_rules! named {
     };
 }
 
-named!(ListenerKeys, RouteKeys, ClusterKeys);
+named!(
+    ListenerKeys,
+    RouteKeys,
+    ClusterKeys,
+    AccessListKeys,
+    RateLimitPolicyKeys
+);
 
 fn drain(keys: Option<DrainKeys>) -> Drain {
     let (delay, timeout) = keys.map_or((None, None), |keys| (keys.delay, keys.timeout));

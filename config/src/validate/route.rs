@@ -2,17 +2,20 @@
 
 use http::StatusCode;
 
+use super::access::{Lists, access};
 use super::clock;
+use super::limits::{Policies, limits};
+use super::rewrite::rewrite;
+use super::sharing::{cors, route_auth, sticky};
 use crate::diagnostic::{Code, Diagnostic};
 use crate::model::{
-    Action, HeaderEdits, Match, Member, PathMatch, PathRewrite, Position, Redirect, Respond,
-    Rewrite, Route, Timeouts,
+    Action, HeaderEdits, Match, Member, PathMatch, Position, Redirect, Respond, Route, Timeouts,
 };
 use crate::schema::keys::{
-    HeaderEditKeys, MatchKeys, MemberKeys, PathMatchKeys, RedirectKeys, ReplaceKeys, RespondKeys,
-    RewriteKeys, RouteKeys, TimeoutKeys,
+    HeaderEditKeys, MatchKeys, MemberKeys, PathMatchKeys, RedirectKeys, RespondKeys, RewriteKeys,
+    RouteKeys, TimeoutKeys,
 };
-use crate::schema::{At, Dictionary, EditableHeader, HeaderText, List, Path, PathText, Reader};
+use crate::schema::{At, Dictionary, EditableHeader, HeaderText, List, Path, Reader};
 
 /// A route, and where the names in it were written.
 pub(super) struct Draft {
@@ -26,11 +29,22 @@ pub(super) struct Draft {
     pub(super) clusters: Vec<At<String>>,
     /// Where its `match` is.
     pub(super) matches: Option<Position>,
+    /// Its keys that look at requests, which a tcp listener has not, and where they are.
+    pub(super) http_only: Vec<(&'static str, Position)>,
+}
+
+/// What routes refer to besides listeners and clusters.
+pub(super) struct Named<'a> {
+    /// Access lists.
+    pub(super) lists: Lists<'a>,
+    /// Policies, and whether requests have an identity.
+    pub(super) policies: Policies<'a>,
 }
 
 pub(super) fn route(
     keys: &RouteKeys,
     index: usize,
+    named: &Named<'_>,
     path: Path<'_>,
     reader: &mut Reader<'_>,
 ) -> Option<Draft> {
@@ -65,6 +79,26 @@ pub(super) fn route(
         reader.report(Diagnostic::new(Code::NoEffect, &at.position, message));
     }
     let listeners = listeners(keys, path, reader);
+    let access = keys
+        .access
+        .as_ref()
+        .and_then(|at| access(at, &named.lists, path.key("access"), reader));
+    let auth = keys.auth.as_ref().map(|at| {
+        let identity = named.policies.identity;
+        route_auth(&at.value, identity, path.key("auth"), reader)
+    });
+    let rate_limits = keys
+        .rate_limits
+        .as_ref()
+        .map(|at| limits(&at.value, &named.policies, path.key("rate_limits"), reader));
+    let cors = keys
+        .cors
+        .as_ref()
+        .and_then(|at| cors(&at.value, path.key("cors"), reader));
+    let sticky = keys.sticky.as_ref().and_then(|at| {
+        let split = keys.split.as_ref();
+        sticky(at, split, action.as_ref(), path.key("sticky"), reader)
+    });
     let members = keys
         .split
         .iter()
@@ -96,12 +130,33 @@ pub(super) fn route(
                 .body
                 .as_ref()
                 .and_then(|at| at.value.max.as_ref()?.value.0.map(|bytes| bytes.0)),
+            access,
+            auth: auth.unwrap_or_default(),
+            rate_limits: rate_limits.unwrap_or_default(),
+            cors,
+            sticky,
             position: keys.position.clone(),
         },
         listeners,
         clusters,
         matches: keys.matches.as_ref().map(|at| at.position.clone()),
+        http_only: http_only(keys),
     })
+}
+
+fn http_only(keys: &RouteKeys) -> Vec<(&'static str, Position)> {
+    let limits = keys.rate_limits.as_ref();
+    let limits = limits.filter(|at| !at.value.items.is_empty());
+    let all = [
+        ("access", keys.access.as_ref().map(|at| &at.position)),
+        ("auth", keys.auth.as_ref().map(|at| &at.position)),
+        ("rate_limits", limits.map(|at| &at.position)),
+        ("cors", keys.cors.as_ref().map(|at| &at.position)),
+        ("sticky", keys.sticky.as_ref().map(|at| &at.position)),
+    ];
+    all.into_iter()
+        .filter_map(|(key, position)| Some((key, position?.clone())))
+        .collect()
 }
 
 fn listeners(keys: &RouteKeys, path: Path<'_>, reader: &mut Reader<'_>) -> Vec<At<String>> {
@@ -384,79 +439,6 @@ fn timeouts(keys: &TimeoutKeys) -> Timeouts {
         total: clock(&keys.total, default.total),
         tunnel: clock(&keys.tunnel, default.tunnel),
     }
-}
-
-fn rewrite(keys: &RewriteKeys, path: Path<'_>, reader: &mut Reader<'_>) -> Rewrite {
-    let text = |at: &At<PathText>| at.value.0.clone();
-    let mut found: Vec<PathRewrite> = Vec::new();
-    found.extend(keys.prefix.as_ref().map(|at| PathRewrite::Prefix(text(at))));
-    found.extend(keys.path.as_ref().map(|at| PathRewrite::Path(text(at))));
-    found.extend(
-        keys.regex
-            .as_ref()
-            .and_then(|at| replace(&at.value, path.key("regex"), reader)),
-    );
-    if found.len() > 1 {
-        let message = "`prefix`, `path` and `regex` exclude each other";
-        reader.refuse(
-            Code::Conflict,
-            &keys.position,
-            path,
-            message,
-            "keep one of them",
-        );
-    }
-    Rewrite {
-        path: found.pop(),
-        host: keys.host.as_ref().map(|at| at.value.0.clone()),
-    }
-}
-
-fn replace(keys: &ReplaceKeys, path: Path<'_>, reader: &mut Reader<'_>) -> Option<PathRewrite> {
-    let find = &keys.find.as_ref()?.value.free;
-    let with = keys.with.as_ref()?;
-    if let Some(group) = missing_group(&with.value.0, find) {
-        let message = format!("`find` has no group `{group}`");
-        reader.refuse(
-            Code::Rewrite,
-            &with.position,
-            path.key("with"),
-            message,
-            "`$$` stands for a dollar sign",
-        );
-    }
-    Some(PathRewrite::Regex {
-        find: find.clone(),
-        with: with.value.0.clone(),
-    })
-}
-
-/// Returns the first group in `with`, such as `$1` or `${name}`, that the expression does not have.
-fn missing_group<'a>(with: &'a str, find: &regex::Regex) -> Option<&'a str> {
-    let mut rest = with;
-    while let Some((_, after)) = rest.split_once('$') {
-        let digits = after.bytes().take_while(u8::is_ascii_digit).count();
-        let (name, tail) = match after
-            .strip_prefix('{')
-            .and_then(|inner| inner.split_once('}'))
-        {
-            Some(parts) => parts,
-            None => after.split_at(digits),
-        };
-        let known = match name.parse::<usize>() {
-            Ok(index) => index < find.captures_len(),
-            Err(_) => name.is_empty() || find.capture_names().flatten().any(|known| known == name),
-        };
-        if !known {
-            return Some(name);
-        }
-        rest = if name.is_empty() {
-            after.strip_prefix('$').unwrap_or(after)
-        } else {
-            tail
-        };
-    }
-    None
 }
 
 fn edits(keys: &Option<At<HeaderEditKeys>>) -> HeaderEdits {

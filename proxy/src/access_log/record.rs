@@ -56,6 +56,8 @@ pub struct Record<'a> {
     pub trace_id: Option<&'a str>,
     /// The client, as trusted proxies report it.
     pub client: IpAddr,
+    /// The name of the API key that it brought.
+    pub identity: Option<&'a str>,
     /// The other end of the connection.
     pub peer: SocketAddr,
     /// Our end of the connection.
@@ -161,6 +163,7 @@ pub(super) fn sample() -> Record<'static> {
         request_id: Some("id-1"),
         trace_id: Some("abc"),
         client: address("192.0.2.1:555").ip(),
+        identity: None,
         peer: address("192.0.2.1:555"),
         local: address("127.0.0.1:8080"),
         listener: "public",

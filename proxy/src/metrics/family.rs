@@ -101,6 +101,10 @@ families! {
         "Body bytes sent to clients.";
     REFUSED = Kind::Counter, "refused_total" ["route", "cluster", "reason"]
         "Requests answered by the proxy itself instead of an upstream, by why.";
+    RATE_LIMITED = Kind::Counter, "rate_limited_total" ["route", "limit"]
+        "Requests over a limit of their route; those of a dry run were served all the same.";
+    ACCESS_DENIED = Kind::Counter, "access_denied_total" ["route"]
+        "Requests that the route's access list refuses; those of a dry run were served all the same.";
     RETRIES = Kind::Counter, "retries_total" ["cluster", "reason"]
         "Further attempts of a request, by what made them necessary.";
     ENDPOINT_IN_FLIGHT = Kind::Gauge, "endpoint_in_flight" ["cluster", "endpoint"]
