@@ -12,7 +12,7 @@ use bytes::Bytes;
 use forebay_config::rewrite;
 use forebay_config::route::{CompiledMatch, Lookup, RequestHead};
 use http::header::{CONNECTION, CONTENT_LENGTH, TE, TRANSFER_ENCODING, UPGRADE};
-use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 use hyper::body::Incoming;
 
 use crate::answer::{self, Refusal};
@@ -26,8 +26,8 @@ use crate::flow::Flow;
 use crate::headers::{self, Origin, Survey};
 use crate::outgoing::{self, is_grpc};
 use crate::screen;
-use crate::sending::Sending;
-use crate::snapshot::{ListenerView, RouteView, WorkerSnapshot};
+use crate::sending::{Sending, Switched};
+use crate::snapshot::{ListenerView, MemberView, RouteView, WorkerSnapshot};
 use crate::tunnel::Tunnel;
 use crate::upstream::Lease;
 use crate::worker::Stage;
@@ -251,127 +251,203 @@ async fn forward<'s>(
         return Err(Reason::BodyTooLarge.into());
     }
     exchange.flow().bind(&config.timeouts);
-    let upgrade = if survey.upgrade && http_body::Body::is_end_stream(request.body()) {
-        headers::requested_upgrade(request.headers(), request.version())
-    } else {
-        None
+    let way = Way {
+        connection,
+        view,
+        route,
+        matched,
+        member,
     };
-    let http2 = upgrade.is_none()
-        && member
-            .cluster
-            .wants_http2(survey.content_type && is_grpc(request.headers()));
-    let key = outgoing::hash_key(&member.cluster.config.balance, &request, connection, view);
-    let path = match &config.rewrite.path {
-        None => target.path,
-        Some(rewrite) => {
-            let path = rewrite::rewritten_path(rewrite, matched, &target.path, view.config.path)
-                .map_err(|_| Reason::BadPath)?;
-            Cow::Owned(path.into_owned())
-        }
-    };
-    let uri = outgoing::new_uri(&request, path, http2, || {
-        outgoing::authority(config, &target.authority, member)
-    })?;
-    let trusted = view
-        .config
-        .trusted_proxies
-        .iter()
-        .any(|net| net.contains(&connection.peer_ip()));
-    let host = target.authority;
-    let host_moved = request.uri().authority().is_some();
-    let version = request.version();
-    let (mut head, incoming) = request.into_parts();
-    headers::prepare_request(
-        &mut head.headers,
-        &survey,
-        &Origin {
-            peer: &connection.peer_value,
-            trusted,
-            tls: connection.tls.is_some(),
-            host: &host,
-        },
-    );
-    if let Some(filters) = &route.filters {
-        filters.remove_key(exchange.passed.caller.as_ref(), &mut head.headers);
-    }
-    outgoing::identify(&mut head.headers, &survey, connection, trusted, exchange);
-    headers::edit(&mut head.headers, &config.request_headers);
-    headers::edit(&mut head.headers, &member.request_headers);
-    // Named in the target, or named as hop-by-hop, or not there at all in HTTP/1.0.
-    let host_lost = host_moved || survey.hop_by_hop || version == Version::HTTP_10;
-    outgoing::address(&mut head.headers, config, host_lost.then_some(host), http2);
-    if survey.hop_by_hop && !http2 && head.headers.contains_key(TE) {
-        head.headers
-            .insert(CONNECTION, HeaderValue::from_static("te"));
-    }
-    if let Some(upgrade) = &upgrade {
-        head.headers
-            .insert(CONNECTION, HeaderValue::from_static("upgrade"));
-        head.headers.insert(UPGRADE, upgrade.clone());
-    }
-    head.uri = uri;
-    head.version = if http2 {
-        Version::HTTP_2
-    } else {
-        Version::HTTP_11
-    };
-    head.extensions.clear();
+    let plan = way.plan(&request, target, &survey)?;
+    let request = way.depart(request, &plan, &survey, exchange);
     let flow = Rc::clone(exchange.flow());
-    let body = RequestBody::new(
-        incoming,
-        Rc::clone(&flow),
-        config.body_max,
-        version == Version::HTTP_2,
-    );
-    if !http2 && !body.is_empty() && !head.headers.contains_key(CONTENT_LENGTH) {
-        // hyper's client sends a GET or HEAD of unknown length without its body unless told how to frame it.
-        head.headers
-            .insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-    }
-    let request = Request::from_parts(head, body);
-
     let sent = Sending {
         connection,
         member,
-        key: key.as_deref(),
-        http2,
-        upgrade: upgrade.is_some(),
+        key: plan.key.as_deref(),
+        http2: plan.http2,
+        upgrade: plan.upgrade.is_some(),
     };
-    let (mut response, lease, switched) = sent.run(request, &flow, exchange).await?;
+    let (response, lease, switched) = sent.run(request, &flow, exchange).await?;
     flow.head_came();
+    way.arrive(response, lease, switched)
+}
 
-    let switching = response.status() == StatusCode::SWITCHING_PROTOCOLS;
-    let new_protocol = response
-        .headers()
-        .get(UPGRADE)
-        .cloned()
-        .filter(|_| switching);
-    if switching && (upgrade.is_none() || new_protocol.is_none()) {
-        return Err(Reason::UpstreamProtocol.into());
+/// The way of one request through the configuration.
+struct Way<'w> {
+    connection: &'w Connection,
+    view: &'w ListenerView,
+    route: &'w RouteView,
+    matched: &'w CompiledMatch,
+    member: &'w MemberView,
+}
+
+/// What is settled before the request is taken apart.
+struct Plan {
+    uri: Uri,
+    /// As the client wrote it.
+    host: HeaderValue,
+    http2: bool,
+    /// The protocol to switch to.
+    upgrade: Option<HeaderValue>,
+    /// Key of a consistent hash.
+    key: Option<Vec<u8>>,
+}
+
+impl Way<'_> {
+    /// Settles where the request goes and over which protocol.
+    fn plan(
+        &self,
+        request: &Request<Incoming>,
+        target: Target<'_>,
+        survey: &Survey,
+    ) -> Result<Plan, Refusal> {
+        let (connection, view, member) = (self.connection, self.view, self.member);
+        let config = &self.route.config;
+        let upgrade = if survey.upgrade && http_body::Body::is_end_stream(request.body()) {
+            headers::requested_upgrade(request.headers(), request.version())
+        } else {
+            None
+        };
+        let http2 = upgrade.is_none()
+            && member
+                .cluster
+                .wants_http2(survey.content_type && is_grpc(request.headers()));
+        let key = outgoing::hash_key(&member.cluster.config.balance, request, connection, view);
+        let path = match &config.rewrite.path {
+            None => target.path,
+            Some(rewrite) => {
+                let path =
+                    rewrite::rewritten_path(rewrite, self.matched, &target.path, view.config.path)
+                        .map_err(|_| Reason::BadPath)?;
+                Cow::Owned(path.into_owned())
+            }
+        };
+        let uri = outgoing::new_uri(request, path, http2, || {
+            outgoing::authority(config, &target.authority, member)
+        })?;
+        Ok(Plan {
+            uri,
+            host: target.authority,
+            http2,
+            upgrade,
+            key,
+        })
     }
-    *response.version_mut() = if connection.http2 {
-        Version::HTTP_2
-    } else {
-        Version::HTTP_11
-    };
-    headers::prepare_response(response.headers_mut());
-    headers::edit(response.headers_mut(), &config.response_headers);
-    headers::edit(response.headers_mut(), &member.response_headers);
-    let (mut head, incoming) = response.into_parts();
-    head.extensions.clear();
-    match (new_protocol, switched) {
-        (Some(protocol), Some(switched)) => {
+
+    /// Turns the client's request into the endpoint's: identity, host and headers.
+    fn depart(
+        &self,
+        request: Request<Incoming>,
+        plan: &Plan,
+        survey: &Survey,
+        exchange: &mut Exchange,
+    ) -> Request<RequestBody> {
+        let (connection, view, member) = (self.connection, self.view, self.member);
+        let (config, http2) = (&self.route.config, plan.http2);
+        let trusted = view
+            .config
+            .trusted_proxies
+            .iter()
+            .any(|net| net.contains(&connection.peer_ip()));
+        let host_moved = request.uri().authority().is_some();
+        let version = request.version();
+        let (mut head, incoming) = request.into_parts();
+        headers::prepare_request(
+            &mut head.headers,
+            survey,
+            &Origin {
+                peer: &connection.peer_value,
+                trusted,
+                tls: connection.tls.is_some(),
+                host: &plan.host,
+            },
+        );
+        if let Some(filters) = &self.route.filters {
+            filters.remove_key(exchange.passed.caller.as_ref(), &mut head.headers);
+        }
+        outgoing::identify(&mut head.headers, survey, connection, trusted, exchange);
+        headers::edit(&mut head.headers, &config.request_headers);
+        headers::edit(&mut head.headers, &member.request_headers);
+        // Named in the target, or named as hop-by-hop, or not there at all in HTTP/1.0.
+        let host_lost = host_moved || survey.hop_by_hop || version == Version::HTTP_10;
+        outgoing::address(
+            &mut head.headers,
+            config,
+            host_lost.then(|| plan.host.clone()),
+            http2,
+        );
+        if survey.hop_by_hop && !http2 && head.headers.contains_key(TE) {
+            head.headers
+                .insert(CONNECTION, HeaderValue::from_static("te"));
+        }
+        if let Some(upgrade) = &plan.upgrade {
             head.headers
                 .insert(CONNECTION, HeaderValue::from_static("upgrade"));
-            head.headers.insert(UPGRADE, protocol);
-            connection.switch_to(Tunnel::new(
-                switched,
-                lease.into_in_flight(),
-                config.timeouts.tunnel,
-            ));
-            Ok(Outcome::Tunnel(head))
+            head.headers.insert(UPGRADE, upgrade.clone());
         }
-        _ => Ok(Outcome::Upstream(head, incoming, lease)),
+        head.uri.clone_from(&plan.uri);
+        head.version = if http2 {
+            Version::HTTP_2
+        } else {
+            Version::HTTP_11
+        };
+        head.extensions.clear();
+        let body = RequestBody::new(
+            incoming,
+            Rc::clone(exchange.flow()),
+            config.body_max,
+            version == Version::HTTP_2,
+        );
+        if !http2 && !body.is_empty() && !head.headers.contains_key(CONTENT_LENGTH) {
+            // hyper's client sends a GET or HEAD of unknown length without its body unless told how to frame it.
+            head.headers
+                .insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        }
+        Request::from_parts(head, body)
+    }
+
+    /// Turns the endpoint's answer into the client's. `switched`: the request asked for another protocol.
+    fn arrive(
+        &self,
+        mut response: Response<Incoming>,
+        lease: Lease,
+        switched: Option<Switched>,
+    ) -> Result<Outcome, Refusal> {
+        let (connection, config) = (self.connection, &self.route.config);
+        let switching = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        let new_protocol = response
+            .headers()
+            .get(UPGRADE)
+            .cloned()
+            .filter(|_| switching);
+        if switching && (switched.is_none() || new_protocol.is_none()) {
+            return Err(Reason::UpstreamProtocol.into());
+        }
+        *response.version_mut() = if connection.http2 {
+            Version::HTTP_2
+        } else {
+            Version::HTTP_11
+        };
+        headers::prepare_response(response.headers_mut());
+        headers::edit(response.headers_mut(), &config.response_headers);
+        headers::edit(response.headers_mut(), &self.member.response_headers);
+        let (mut head, incoming) = response.into_parts();
+        head.extensions.clear();
+        match (new_protocol, switched) {
+            (Some(protocol), Some(switched)) => {
+                head.headers
+                    .insert(CONNECTION, HeaderValue::from_static("upgrade"));
+                head.headers.insert(UPGRADE, protocol);
+                connection.switch_to(Tunnel::new(
+                    switched,
+                    lease.into_in_flight(),
+                    config.timeouts.tunnel,
+                ));
+                Ok(Outcome::Tunnel(head))
+            }
+            _ => Ok(Outcome::Upstream(head, incoming, lease)),
+        }
     }
 }
 
