@@ -1,5 +1,6 @@
 //! The configuration as JSON, in the form it is written in, so that it can be loaded again. Secrets are not in it.
 
+mod policy;
 mod route;
 
 use std::collections::BTreeMap;
@@ -12,6 +13,7 @@ use forebay_config::{
 };
 use serde_json::{Value, json};
 
+pub(super) use policy::policy;
 use route::route;
 pub(super) use route::{host, matches, unanchored};
 
@@ -21,6 +23,9 @@ pub(super) const REDACTED: &str = "[redacted]";
 /// Returns the whole configuration, defaults included.
 pub(super) fn config(config: &Config) -> Value {
     let list = |items: Vec<Value>| Value::Array(items);
+    let policies = config.rate_limit_policies.iter();
+    let policies = policies.map(|p| policy::rate_limit_policy(p));
+    let policies = policies.collect::<Vec<_>>();
     tidy(json!({
         "admin": admin(&config.admin),
         "workers": config.workers,
@@ -32,6 +37,8 @@ pub(super) fn config(config: &Config) -> Value {
         "listeners": list(config.listeners.iter().map(|l| listener(l)).collect()),
         "routes": list(config.routes.iter().map(|r| route(r)).collect()),
         "clusters": list(config.clusters.iter().map(|c| cluster(c)).collect()),
+        "rate_limit_policies": (!policies.is_empty()).then_some(policies),
+        "auth": policy::auth(&config.auth),
         "access_log": config.access_log.as_ref().map(access_log),
     }))
 }
@@ -320,6 +327,59 @@ mod tests {
     }
 
     #[test]
+    fn who_may_send_what_is_shown_as_it_is_written() {
+        let shown = config(&loaded("a.yaml", POLICY));
+        assert_eq!(shown, config(&loaded("a.json", &shown.to_string())));
+        assert!(!shown.to_string().contains("hunter2"), "{shown}");
+        let keys = json!({ "api_keys": { "file": "/etc/forebay/keys.txt" } });
+        assert_eq!(shown["auth"], keys);
+        let policy = json!({
+            "name": "tenants", "rate": "6000/m", "burst": 200, "per": { "header": "x-api-key" },
+            "overrides": {
+                "[redacted] 1": { "rate": "0.5/s", "burst": 1 },
+                "[redacted] 2": { "rate": "10/m", "burst": 5 },
+            },
+            "missing": "refuse", "dry_run": false,
+        });
+        assert_eq!(shown["rate_limit_policies"], json!([policy]));
+        let route = &shown["routes"][0];
+        let access = json!({
+            "deny": ["198.51.100.0/24", { "header": { "user-agent": { "regex": "curl.*" } } }],
+            "allow": [
+                { "file": "/etc/forebay/vpn.txt" },
+                { "header": { "x-api-key": REDACTED, "x-team": { "in": ["ml"] } } },
+            ],
+            "dry_run": true,
+        });
+        assert_eq!(route["access"], access);
+        assert_eq!(
+            route["auth"],
+            json!({ "required": true, "keep_key": false })
+        );
+        let limits = json!([
+            { "name": "policy-1", "policy": "tenants", "dry_run": true },
+            {
+                "name": "streams", "concurrent": 16, "per": { "cookie": "sid" },
+                "overrides": { "[redacted] 1": 64 }, "missing": "skip", "dry_run": false,
+            },
+            {
+                "name": "rate-1", "rate": "3/d", "burst": 1, "per": "identity",
+                "overrides": { "acme": { "rate": "9/d", "burst": 1 } },
+                "missing": "shared", "dry_run": false,
+            },
+        ]);
+        assert_eq!(route["rate_limits"], limits);
+        let cors = json!({
+            "origins": ["https://app.example.com", "https://*.example.com:8443"],
+            "methods": ["GET", "POST"], "headers": ["*"], "expose": ["retry-after"],
+            "credentials": true, "max_age": "1h",
+        });
+        assert_eq!(route["cors"], cors);
+        let sticky = json!({ "cookie": { "name": "canary", "ttl": "none" } });
+        assert_eq!(route["sticky"], sticky);
+    }
+
+    #[test]
     fn secrets_are_not_shown() {
         let text = config(&loaded("a.yaml", RARE)).to_string();
         assert!(!text.contains("hunter2"), "{text}");
@@ -342,5 +402,36 @@ routes:
 clusters:
 - {name: c, endpoints: [{address: "[::1]:8080", weight: 3, labels: {v: "1"}}], tls: {}, balance: {hash: {client_ip: true}}, breaker: {connections: none}}
 access_log: {path: stderr, format: "%PROTOCOL%", sample: 12.345%, slow: none}
+"#;
+
+    const POLICY: &str = r#"
+auth: {api_keys: {file: keys.txt}}
+access_lists:
+- {name: abusers, deny: [198.51.100.0/24, {header: {user-agent: {regex: "curl.*"}}}]}
+rate_limit_policies:
+- name: tenants
+  rate: 6000/m
+  burst: 200
+  per: {header: x-api-key}
+  overrides: {hunter2-a: 0.5/s, hunter2-b: {rate: 10/m, burst: 5}}
+  missing: refuse
+routes:
+- name: a
+  access: {list: abusers, allow: [{file: vpn.txt}, {header: {x-api-key: hunter2, x-team: {in: [ml]}}}], dry_run: true}
+  auth: {required: true}
+  rate_limits:
+  - {policy: tenants, dry_run: true}
+  - {name: streams, concurrent: 16, per: {cookie: sid}, overrides: {hunter2: 64}, missing: skip}
+  - {rate: 3/d, per: identity, overrides: {acme: 9/d}}
+  cors:
+    origins: ["https://app.example.com", "https://*.example.com:8443"]
+    expose: [retry-after]
+    credentials: true
+    max_age: 1h
+  split: [{cluster: c, weight: 9}, {cluster: d, weight: 1}]
+  sticky: {cookie: canary}
+clusters:
+- {name: c, endpoints: ["127.0.0.1:1"]}
+- {name: d, endpoints: ["127.0.0.1:2"]}
 "#;
 }

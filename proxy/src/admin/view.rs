@@ -120,14 +120,18 @@ fn route_json(route: &Route, snapshot: &Snapshot, shares: &[Share<'_>]) -> Value
         }),
         Action::Respond(respond) => json!({ "type": "respond", "status": respond.status.as_u16() }),
     };
-    json!({
+    let mut fields = json!({
         "name": route.name,
         "listeners": listeners_of(route, snapshot),
         "matches": describe::matches(&route.matches),
         "priority": route.priority,
         "action": action,
         "source": place(&route.position),
-    })
+    });
+    for (key, value) in describe::policy(route) {
+        fields[key] = value;
+    }
+    fields
 }
 
 fn cluster_json(cluster: &ClusterView) -> Value {

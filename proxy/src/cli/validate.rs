@@ -8,11 +8,12 @@ use std::time::SystemTime;
 use clap::Args;
 use forebay_config::diagnostic::{Code, Diagnostic, Severity, render_all};
 use forebay_config::load::SourceFile;
-use forebay_config::{ClientTls, Cluster, Config, LogFormat, Position, ServerTls, node};
+use forebay_config::{Auth, ClientTls, Cluster, Config, LogFormat, Position, ServerTls, node};
 use serde_json::{Value, json};
 
 use super::{REFUSED, UNREACHABLE, print, print_json};
 use crate::access_log::Format;
+use crate::filter::{Compiler, FilterError};
 use crate::load::{LoadError, load};
 use crate::tls::{self, ServerTlsState, TlsError};
 
@@ -164,8 +165,8 @@ impl Verdict {
     }
 }
 
-/// Finds what only the proxy can: certificates, keys and CA bundles that cannot be used, and access log formats that
-/// mean nothing. Reads files, binds nothing.
+/// Finds what only the proxy can: certificates, keys, CA bundles, address lists and API key files that cannot be used,
+/// and access log formats that mean nothing. Reads files, binds nothing.
 pub fn check(config: &Config, sources: &[SourceFile]) -> Vec<Diagnostic> {
     let mut findings = Vec::new();
     if let Some(wanted) = &config.admin.tls {
@@ -192,6 +193,7 @@ pub fn check(config: &Config, sources: &[SourceFile]) -> Vec<Diagnostic> {
             ));
         }
     }
+    filters(config, &mut findings);
     if let Some(log) = &config.access_log
         && let LogFormat::Envoy(format) = &log.format
         && let Err(error) = Format::parse(format)
@@ -201,6 +203,28 @@ pub fn check(config: &Config, sources: &[SourceFile]) -> Vec<Diagnostic> {
         findings.push(Diagnostic::new(Code::BadValue, &position, message));
     }
     findings
+}
+
+/// Opens list and key files as loading does; of each route the first one that cannot be used is told.
+fn filters(config: &Config, findings: &mut Vec<Diagnostic>) {
+    let mut tell = |FilterError { position, message }: FilterError| {
+        findings.push(Diagnostic::new(Code::UnusableFile, &position, message));
+    };
+    let mut compiler = match Compiler::new(config, None) {
+        Ok(compiler) => Some(compiler),
+        Err(error) => {
+            tell(error);
+            let mut keyless = config.clone();
+            keyless.auth = Auth::default();
+            Compiler::new(&keyless, None).ok() // lists are looked at all the same
+        }
+    };
+    for route in &config.routes {
+        let compiled = compiler.as_mut().map(|compiler| compiler.route(route));
+        if let Some(Err(error)) = compiled {
+            tell(error);
+        }
+    }
 }
 
 fn server_tls(wanted: &ServerTls, owner: &str, at: &Position, findings: &mut Vec<Diagnostic>) {
@@ -309,6 +333,44 @@ mod tests {
         assert_eq!(verdict.findings.len(), 3);
         assert_eq!(verdict.summary(), None);
         assert_eq!(verdict.tell(true), ExitCode::from(1));
+    }
+
+    #[test]
+    fn list_and_key_files_are_opened_as_when_loading() {
+        let text = "auth: {api_keys: {file: keys.txt}}\n\
+                    routes:\n- {name: r, cluster: c, access: {deny: [{file: list.txt}]}}\n\
+                    clusters: [{name: c, endpoints: ['127.0.0.1:1']}]\n";
+        let (mut verdict, directory) = verdict(text);
+        let shown = rendered(&verdict, &directory);
+        for start in [
+            "a.yaml:1:18: error[E030]: auth.api_keys: cannot read keys.txt: ",
+            "a.yaml:3:33: error[E030]: route `r`: access: cannot read list.txt: ",
+        ] {
+            assert!(shown.contains(start), "{shown}");
+        }
+        assert_eq!(verdict.tell(true), ExitCode::from(1));
+
+        let of = |name: &str| directory.path().join(name);
+        std::fs::write(of("keys.txt"), "ci hunter2\n").unwrap();
+        std::fs::write(of("list.txt"), "192.0.2.0/24\nnobody\n").unwrap();
+        verdict = Verdict::of(&[of("a.yaml")]);
+        let shown = rendered(&verdict, &directory);
+        assert!(
+            shown.contains("keys.txt:1: the hash of a key is"),
+            "{shown}"
+        );
+        assert!(
+            shown.contains("list.txt:2: `nobody` is no address"),
+            "{shown}"
+        );
+        assert!(!shown.contains("hunter2"), "{shown}");
+        assert_eq!(verdict.findings.len(), 2);
+
+        let hash = "0".repeat(64);
+        std::fs::write(of("keys.txt"), format!("ci sha256:{hash}\n")).unwrap();
+        std::fs::write(of("list.txt"), "192.0.2.0/24\n").unwrap();
+        verdict = Verdict::of(&[of("a.yaml")]);
+        assert!(verdict.findings.is_empty() && verdict.is_legal());
     }
 
     #[test]

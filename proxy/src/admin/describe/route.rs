@@ -7,6 +7,7 @@ use forebay_config::{
 use http::{HeaderName, HeaderValue};
 use serde_json::{Map, Value, json};
 
+use super::policy::policy;
 use super::{REDACTED, clock, size, tidy};
 
 /// Parts of the names of headers, cookies and query keys whose values are secrets.
@@ -39,6 +40,9 @@ pub(super) fn route(route: &Route) -> Value {
     }
     if route.matches.is_empty() {
         fields["match"] = Value::Null;
+    }
+    for (key, value) in policy(route) {
+        fields[key] = value;
     }
     match &route.action {
         Action::Forward(members) => fields["split"] = members.iter().map(member).collect(),
@@ -104,7 +108,8 @@ pub(in crate::admin) fn unanchored(text: &str) -> &str {
     inner.unwrap_or(text)
 }
 
-fn values<'a>(conditions: impl Iterator<Item = (&'a str, &'a ValueMatch)>) -> Value {
+/// Returns conditions by name; those of secrets without their values.
+pub(super) fn values<'a>(conditions: impl Iterator<Item = (&'a str, &'a ValueMatch)>) -> Value {
     let named = conditions.map(|(name, value)| (name.to_owned(), value_match(name, value)));
     Value::Object(named.collect())
 }
@@ -226,7 +231,8 @@ fn text(value: &HeaderValue) -> String {
     String::from_utf8_lossy(value.as_bytes()).into_owned()
 }
 
-fn is_secret(name: &str) -> bool {
+/// True when what has this name is a secret.
+pub(super) fn is_secret(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     SECRET_NAMES.iter().any(|part| name.contains(part))
 }
