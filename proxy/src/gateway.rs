@@ -258,8 +258,8 @@ async fn forward<'s>(
         matched,
         member,
     };
-    let plan = way.plan(&request, target, &survey)?;
-    let request = way.depart(request, &plan, &survey, exchange);
+    let mut plan = way.plan(&request, target, &survey)?;
+    let request = way.depart(request, &mut plan, &survey, exchange);
     let flow = Rc::clone(exchange.flow());
     let sent = Sending {
         connection,
@@ -284,7 +284,8 @@ struct Way<'w> {
 
 /// What is settled before the request is taken apart.
 struct Plan {
-    uri: Uri,
+    /// `None`: as the client wrote it.
+    uri: Option<Uri>,
     /// As the client wrote it.
     host: HeaderValue,
     http2: bool,
@@ -339,7 +340,7 @@ impl Way<'_> {
     fn depart(
         &self,
         request: Request<Incoming>,
-        plan: &Plan,
+        plan: &mut Plan,
         survey: &Survey,
         exchange: &mut Exchange,
     ) -> Request<RequestBody> {
@@ -386,7 +387,9 @@ impl Way<'_> {
                 .insert(CONNECTION, HeaderValue::from_static("upgrade"));
             head.headers.insert(UPGRADE, upgrade.clone());
         }
-        head.uri.clone_from(&plan.uri);
+        if let Some(uri) = plan.uri.take() {
+            head.uri = uri;
+        }
         head.version = if http2 {
             Version::HTTP_2
         } else {

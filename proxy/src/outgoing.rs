@@ -77,16 +77,16 @@ pub fn cookie<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
         .map(|(_, value)| value)
 }
 
-/// The target as the endpoint sees it: canonical path, the query as it was sent.
+/// The target as the endpoint sees it, canonical path and the query as it was sent; `None`: as the client wrote it.
 pub fn new_uri(
     request: &Request<Incoming>,
     path: Cow<'_, str>,
     http2: bool,
     authority: impl FnOnce() -> Result<(Scheme, Authority), Reason>,
-) -> Result<Uri, Reason> {
+) -> Result<Option<Uri>, Reason> {
     let old = request.uri();
     if !http2 && old.authority().is_none() && path == old.path() {
-        return Ok(old.clone());
+        return Ok(None);
     }
     let path_and_query = match old.query() {
         None if path == old.path() => old.path_and_query().cloned().ok_or(Reason::BadPath)?,
@@ -102,7 +102,8 @@ pub fn new_uri(
         parts.scheme = Some(scheme);
         parts.authority = Some(authority);
     }
-    Uri::from_parts(parts).map_err(|_| Reason::BadPath)
+    let uri = Uri::from_parts(parts).map_err(|_| Reason::BadPath)?;
+    Ok(Some(uri))
 }
 
 /// Returns scheme and authority of an HTTP/2 request to a member.
