@@ -107,6 +107,9 @@ fn read(
     for tree in &mut trees {
         environment::expand(tree, env, reader);
     }
+    for tree in &trees {
+        refuse_open_allow(tree, reader);
+    }
     let mut root = merge::merge(trees, reader);
     if let Some(defaults) = defaults::take(&mut root) {
         let read = |reader: &mut Reader<'_>| {
@@ -117,6 +120,24 @@ fn read(
     }
     let keys = FileKeys::read(&root, Path::ROOT, reader)?;
     validate(keys, complete, reader)
+}
+
+/// Reports an `allow:` with nothing behind it, as when its last entry was commented out: everybody would come in.
+fn refuse_open_allow(tree: &Node, reader: &mut Reader<'_>) {
+    let items = |key: &str| match tree.get(key).map(|node| &node.value) {
+        Some(Value::List(items)) => items.iter().collect(),
+        _ => Vec::new(),
+    };
+    let routes = items("routes")
+        .into_iter()
+        .filter_map(|route| route.get("access"));
+    for access in routes.chain(items("access_lists")) {
+        if let Some(allow) = access.get("allow").filter(|allow| allow.is_null()) {
+            let message = "`allow` has no entries, which would let everybody in";
+            let finding = Diagnostic::new(Code::MissingKey, &allow.position, message);
+            reader.report(finding.help("write `allow: []` for nobody, or leave the key out"));
+        }
+    }
 }
 
 /// Reports a Kubernetes object, so that its keys are not reported one by one.

@@ -19,7 +19,7 @@ use http::{HeaderMap, Method};
 
 use crate::model::{HostPattern, Match, Route};
 use bucket::{Bucket, BucketBuilder};
-pub use condition::{CompiledMatch, Condition, Failure};
+pub use condition::{CompiledMatch, Condition, Failure, cookie};
 
 /// What matching looks at.
 #[derive(Clone, Copy, Debug)]

@@ -586,3 +586,13 @@ fn an_expression_with_an_anchor_of_its_own_need_not_match_the_whole_value() {
     assert!(matches("^curl", "curl/8.1") && !matches("^curl", "libcurl"));
     assert!(matches("gold|silver", "gold") && !matches("gold|silver", "golden"));
 }
+
+#[test]
+fn an_allow_whose_last_entry_was_commented_out_lets_nobody_in_by_accident() {
+    let text = "routes:\n- name: r\n  cluster: c\n  access:\n    deny: [10.9.0.0/16]\n    allow:\n    # - 10.0.0.0/8\n\
+                clusters: [{name: c, endpoints: ['127.0.0.1:1']}]\n";
+    let problems = loaded(text).unwrap_err();
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    assert!(problems[0].message.contains("everybody"), "{problems:?}");
+    assert_eq!(problems[0].position.line, 6);
+}

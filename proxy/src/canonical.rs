@@ -50,6 +50,10 @@ pub fn check_framing(
     if headers.len() > limits.headers as usize {
         return Err(Reason::HeadersTooLarge.into());
     }
+    // RFC 9113 §8.2.1. An HTTP/1.1 endpoint would read another value than the one that is judged here.
+    if request.version() == Version::HTTP_2 && headers.values().any(is_padded) {
+        return Err(Reason::BadRequest.into());
+    }
     if survey.transfer_encoding
         && let Some(coding) = headers.get(TRANSFER_ENCODING)
     {
@@ -152,4 +156,10 @@ fn authority<'r>(
 /// True for methods that no route is asked for.
 fn is_refused_method(method: &Method) -> bool {
     method == Method::CONNECT || method == Method::TRACE
+}
+
+/// True for a value with white space around it, which HTTP/2 does not allow.
+fn is_padded(value: &HeaderValue) -> bool {
+    let blank = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
+    blank(value.as_bytes().first()) || blank(value.as_bytes().last())
 }

@@ -472,10 +472,14 @@ fn find<'v>(
             method: &method,
             ..head
         };
+        // A route that answers preflights, else one that wants them for itself, else the one they ask about.
         if let Lookup::Found { route, matched } = view.table.find(&asked) {
-            return Ok((&view.routes[route], matched));
+            let filters = view.routes[route].filters.as_ref();
+            let answers = filters.is_some_and(|filters| filters.cors.is_some());
+            if answers || !matches!(view.table.find(&head), Lookup::Found { .. }) {
+                return Ok((&view.routes[route], matched));
+            }
         }
-        // Otherwise a route may want preflights for itself.
     }
     match view.table.find(&head) {
         Lookup::Found { route, matched } => Ok((&view.routes[route], matched)),

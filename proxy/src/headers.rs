@@ -101,9 +101,8 @@ fn strip_hop_by_hop(headers: &mut HeaderMap) {
     let named: Vec<HeaderName> = headers
         .get_all(CONNECTION)
         .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .filter_map(|name| HeaderName::try_from(name.trim()).ok())
+        .flat_map(|value| value.as_bytes().split(|&byte| byte == b','))
+        .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
         .collect();
     for name in named {
         headers.remove(name);
@@ -249,13 +248,18 @@ pub fn client_ip(headers: &HeaderMap, peer: IpAddr, trusted: &[IpNet]) -> IpAddr
     if !is_trusted(peer) {
         return peer;
     }
-    let hops: Vec<&str> = tokens(headers, &X_FORWARDED_FOR).collect();
     let mut client = peer;
-    for hop in hops.iter().rev() {
-        let Some(ip) = parse_hop(hop) else { break };
-        client = ip;
-        if !is_trusted(ip) {
-            break;
+    // Bytes, not text: what a client wrote in front must not hide what a proxy appended.
+    for line in headers.get_all(&X_FORWARDED_FOR).iter().rev() {
+        for hop in line.as_bytes().rsplit(|&byte| byte == b',') {
+            let hop = std::str::from_utf8(hop.trim_ascii()).ok();
+            let Some(ip) = hop.and_then(parse_hop) else {
+                return client;
+            };
+            client = ip;
+            if !is_trusted(ip) {
+                return client;
+            }
         }
     }
     client
@@ -455,6 +459,11 @@ mod tests {
             client_ip(&spoofed, "9.9.9.9".parse().unwrap(), &trusted).to_string(),
             "9.9.9.9"
         );
+        let mut hidden = HeaderMap::new();
+        let line = HeaderValue::from_bytes(b"\xe9, 203.0.113.9").unwrap();
+        hidden.append(&X_FORWARDED_FOR, line);
+        let found = client_ip(&hidden, "10.0.0.2".parse().unwrap(), &trusted);
+        assert_eq!(found.to_string(), "203.0.113.9");
         let garbage = map(&[("x-forwarded-for", "7.7.7.7, nonsense")]);
         assert_eq!(
             client_ip(&garbage, "10.0.0.2".parse().unwrap(), &trusted).to_string(),

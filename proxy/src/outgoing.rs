@@ -3,8 +3,9 @@
 use std::borrow::Cow;
 use std::net::IpAddr;
 
+use forebay_config::route::cookie;
 use forebay_config::{Balance, HashKey};
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HOST};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderValue, Request, Uri};
 use hyper::body::Incoming;
@@ -45,9 +46,7 @@ pub fn hash_key(
             .headers()
             .get(name)
             .map(|value| value.as_bytes().to_vec()),
-        HashKey::Cookie(name) => {
-            cookie(request.headers(), name).map(|value| value.as_bytes().to_vec())
-        }
+        HashKey::Cookie(name) => cookie(request.headers(), name).map(<[u8]>::to_vec),
         HashKey::ClientIp => {
             let ip = headers::client_ip(
                 request.headers(),
@@ -60,21 +59,6 @@ pub fn hash_key(
             })
         }
     }
-}
-
-/// Returns the first cookie of that name.
-pub fn cookie<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
-    let lines = headers
-        .get_all(COOKIE)
-        .iter()
-        .filter_map(|value| value.to_str().ok());
-    let pairs = lines
-        .flat_map(|line| line.split(';'))
-        .filter_map(|pair| pair.trim().split_once('='));
-    pairs
-        .into_iter()
-        .find(|(key, _)| *key == name)
-        .map(|(_, value)| value)
 }
 
 /// The target as the endpoint sees it, canonical path and the query as it was sent; `None`: as the client wrote it.

@@ -82,7 +82,7 @@ pub fn member<'s>(
     };
     let client = client_ip(request, connection, view);
     let random = || worker.rng(|rng| rng.u128(..));
-    let key = match sticky.place(client, request.headers(), random) {
+    let key = match sticky.place(client, request.headers(), connection.tls.is_some(), random) {
         Place::Random => return split.pick(worker.roll()),
         Place::Keyed(key) => key,
         Place::Issued(key, cookie) => {

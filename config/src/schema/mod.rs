@@ -8,7 +8,7 @@ mod describe;
 mod http;
 pub mod keys;
 mod leaf;
-mod policy;
+pub(crate) mod policy;
 mod reader;
 mod section;
 mod special;

@@ -75,7 +75,7 @@ fn without_condition(entry: &Node) -> Option<&Node> {
 }
 
 /// Returns an IPv4 block that is written as IPv6 as what it is, because that is how clients are known.
-fn unmapped(net: IpNet) -> IpNet {
+pub(crate) fn unmapped(net: IpNet) -> IpNet {
     if let IpNet::V6(six) = net
         && let (Some(four), Some(length)) = (
             six.addr().to_ipv4_mapped(),

@@ -9,6 +9,7 @@ use crate::model::{
     Admin, CertificateFiles, Limits, Listener, ListenerProtocol, PathOptions, Position, ServerTls,
 };
 use crate::schema::keys::{AdminKeys, LimitKeys, ListenerKeys, PathOptionKeys, ServerTlsKeys};
+use crate::schema::policy::unmapped;
 use crate::schema::{At, List, Path, Reader};
 
 /// Where the admin API is unless it is said.
@@ -193,7 +194,7 @@ fn listener(
     let trusted_proxies: Vec<_> = trusted
         .iter()
         .flat_map(|nets| &nets.value.items)
-        .map(|net| net.value)
+        .map(|net| unmapped(net.value))
         .collect();
     let proxy_protocol = keys.proxy_protocol.as_ref().filter(|on| on.value);
     if let Some(on) = proxy_protocol

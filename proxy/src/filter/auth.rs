@@ -44,7 +44,14 @@ impl Keys {
         let mut bearers = headers.get_all(AUTHORIZATION).iter();
         let by_bearer = bearers.find_map(|value| self.known(bearer(value.as_bytes())?));
         let mut plain = headers.get_all(&X_API_KEY).iter();
-        let by_key = plain.find_map(|value| self.known(value.as_bytes()));
+        let by_key = plain.find_map(|value| {
+            let key = value.as_bytes();
+            if key.is_empty() {
+                None
+            } else {
+                self.known(key)
+            }
+        });
         Some(Caller {
             name: Arc::clone(by_bearer.or(by_key)?),
             in_authorization: by_bearer.is_some(),

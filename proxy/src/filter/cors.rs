@@ -54,11 +54,12 @@ impl Cors {
 
     /// What an answer says of the origin that asks; `None`: nothing.
     pub fn allowed(&self, request: &HeaderMap) -> Option<HeaderValue> {
-        let origin = request.get(ORIGIN)?;
         match &self.origins {
-            AnyOf::Any if self.credentials => Some(origin.clone()), // `*` would not hold with cookies
+            AnyOf::Any if self.credentials => request.get(ORIGIN).cloned(), // `*` would not hold with cookies
+            // The same for everybody, so that a cache need not know who asked.
             AnyOf::Any => Some(HeaderValue::from_static("*")),
             AnyOf::Only(sites) => {
+                let origin = request.get(ORIGIN)?;
                 let text = origin.to_str().ok()?;
                 sites
                     .iter()

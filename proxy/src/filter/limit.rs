@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use forebay_config::route::cookie;
 use forebay_config::{Bound, LimitKey, MissingKey, PerKey, Quota, RateLimit};
 use http::header::RETRY_AFTER;
 use http::{HeaderName, HeaderValue};
@@ -16,7 +17,6 @@ use super::slots::{Permit, Slots};
 use super::{Asked, client_bytes};
 use crate::answer::Refusal;
 use crate::error::Reason;
-use crate::outgoing::cookie;
 
 static RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
 static RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
@@ -200,9 +200,7 @@ impl<T> Limit<T> {
             LimitKey::ClientIp => Some(client_key(asked.client)),
             LimitKey::Identity => asked.identity.map(|name| hash_key(name.as_bytes())),
             LimitKey::Header(name) => header_key(asked, name),
-            LimitKey::Cookie(name) => {
-                cookie(asked.headers, name).map(|value| hash_key(value.as_bytes()))
-            }
+            LimitKey::Cookie(name) => cookie(asked.headers, name).map(hash_key),
         };
         match (found, self.missing) {
             (Some(key), _) => Key::Of(key),
@@ -253,12 +251,15 @@ impl Rate {
         );
         refusal(
             Reason::RateLimited,
-            &wait.to_string(),
+            &wait.min(LONGEST_RETRY_AFTER).to_string(),
             &format!("{};r=0;t={wait}", quoted(name)),
             &format!("{};q={quota};w={window}", quoted(name)),
         )
     }
 }
+
+/// The most that `Retry-After` says, seconds; `RateLimit` tells the whole truth.
+const LONGEST_RETRY_AFTER: u128 = 60;
 
 fn bound_refusal(name: &str, most: u32) -> Refusal {
     refusal(

@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderValue};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use super::client_bytes;
-use crate::outgoing::cookie;
+use forebay_config::route::cookie;
 
 /// `sticky` of a route, compiled.
 #[derive(Debug)]
@@ -53,6 +53,7 @@ impl Sticky {
         &self,
         client: IpAddr,
         headers: &HeaderMap,
+        tls: bool,
         random: impl FnOnce() -> u128,
     ) -> Place {
         match &self.by {
@@ -65,8 +66,8 @@ impl Sticky {
                 Place::Keyed(xxh3_64(&bytes[..length]))
             }
             forebay_config::Sticky::Cookie { name, ttl } => match cookie(headers, name) {
-                Some(key) if !key.is_empty() => Place::Keyed(xxh3_64(key.as_bytes())),
-                _ => issue(name, *ttl, random()),
+                Some(key) if !key.is_empty() => Place::Keyed(xxh3_64(key)),
+                _ => issue(name, *ttl, random(), tls),
             },
         }
     }
@@ -90,10 +91,11 @@ impl Sticky {
     }
 }
 
-fn issue(name: &str, ttl: Option<Duration>, random: u128) -> Place {
+fn issue(name: &str, ttl: Option<Duration>, random: u128, tls: bool) -> Place {
     let key = format!("{random:032x}");
     let age = ttl.map_or(String::new(), |ttl| format!(" Max-Age={};", ttl.as_secs()));
-    let line = format!("{name}={key}; Path=/;{age} HttpOnly; SameSite=Lax");
+    let secure = if tls { "; Secure" } else { "" };
+    let line = format!("{name}={key}; Path=/;{age} HttpOnly; SameSite=Lax{secure}");
     match HeaderValue::try_from(line) {
         Ok(line) => Place::Issued(xxh3_64(key.as_bytes()), line),
         Err(_) => Place::Random,
@@ -218,19 +220,21 @@ mod tests {
         let sticky = Sticky::new(by, ["a", "b"]);
         let ip = IpAddr::from([127, 0, 0, 1]);
         let mut headers = HeaderMap::new();
-        let Place::Issued(key, line) = sticky.place(ip, &headers, || 7) else {
+        let Place::Issued(key, line) = sticky.place(ip, &headers, true, || 7) else {
             panic!("no cookie");
         };
         let line = line.to_str().unwrap();
         assert_eq!(
             line,
-            "fb=00000000000000000000000000000007; Path=/; Max-Age=3600; HttpOnly; SameSite=Lax"
+            "fb=00000000000000000000000000000007; Path=/; Max-Age=3600; HttpOnly; SameSite=Lax; Secure"
         );
         let pair = line.split(';').next().unwrap();
         headers.insert(
             "cookie",
             HeaderValue::from_str(&format!("a=b; {pair}")).unwrap(),
         );
-        assert!(matches!(sticky.place(ip, &headers, || 8), Place::Keyed(again) if again == key));
+        assert!(
+            matches!(sticky.place(ip, &headers, true, || 8), Place::Keyed(again) if again == key)
+        );
     }
 }

@@ -98,7 +98,7 @@ fn a_refusal_says_what_the_limit_is_and_when_to_come_back() {
     assert!(asks(&limits, "10.0.0.1", &none()).is_ok());
     let refusal = asks(&limits, "10.0.0.2", &none()).unwrap_err();
     assert_eq!(refusal.reason, Reason::RateLimited);
-    assert_eq!(field(&refusal, "retry-after"), "360");
+    assert_eq!(field(&refusal, "retry-after"), "60");
     assert_eq!(field(&refusal, "ratelimit"), "\"l\";r=0;t=360");
     assert_eq!(field(&refusal, "ratelimit-policy"), "\"l\";q=10;w=3600");
     assert_eq!(refused.load(Ordering::Relaxed), 1);
