@@ -135,6 +135,7 @@ impl http_body::Body for RequestBody {
         };
         let polled = Pin::new(&mut *incoming).poll_frame(cx);
         let ended = http_body::Body::is_end_stream(incoming);
+        let last = http_body::Body::size_hint(incoming).exact() == Some(0);
         match polled {
             Poll::Pending => {
                 self.flow.await_client(cx.waker());
@@ -150,6 +151,8 @@ impl http_body::Body for RequestBody {
                     self.flow.client_sent(bytes);
                     if ended {
                         self.end();
+                    } else if last {
+                        self.flow.request_sent(); // by its length; trailers may still come
                     }
                 } else if let Some(trailers) = frame.trailers_mut() {
                     clean_trailers(trailers);
@@ -241,7 +244,9 @@ impl Body {
         small: bool,
     ) -> Self {
         if bodiless || http_body::Body::is_end_stream(&incoming) {
-            lease.release(exchange.flow().last());
+            if exchange.flow().sent().is_some() {
+                lease.release(exchange.flow().last());
+            }
             exchange.finish();
             return Self {
                 kind: Kind::Own(None),
@@ -342,7 +347,10 @@ impl UpstreamBody {
     }
 
     fn finish(&mut self, flow: &Flow) {
-        if let Some(lease) = self.lease.take() {
+        // An answer before the end of its request leaves a connection that nobody can use.
+        if let Some(lease) = self.lease.take()
+            && flow.sent().is_some()
+        {
             lease.release(flow.last());
         }
     }

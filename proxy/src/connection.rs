@@ -127,10 +127,7 @@ impl Connection {
         if generation == shared.generation {
             return shared.listeners.get(index);
         }
-        let index = shared
-            .listeners
-            .iter()
-            .position(|l| self.listener.is(&l.config))?;
+        let index = self.listener.position(&shared.listeners)?;
         self.view.set((shared.generation, index));
         shared.listeners.get(index)
     }

@@ -122,6 +122,13 @@ impl Wire {
         let _ = self.stream.borrow().tcp().set_zero_linger();
     }
 
+    /// Resets the connection now, whatever waits to be written: nobody wants the rest.
+    pub fn abort(&self) {
+        self.reset_on_close();
+        let stream = self.stream.borrow();
+        let _ = socket2::SockRef::from(stream.tcp()).shutdown(Shutdown::Both);
+    }
+
     /// Writes a last bare answer as far as the socket takes it at once, cleartext only.
     pub fn last_words(&self, bytes: &[u8]) {
         if let Stream::Plain(tcp) = &*self.stream.borrow() {

@@ -19,6 +19,7 @@ use crate::establish::{Established, establish};
 use crate::gateway::Gateway;
 use crate::io::Io;
 use crate::metrics::ListenerCells;
+use crate::snapshot::ListenerView;
 use crate::sniff::Protocol;
 use crate::worker::{Accepted, Order, Stage, Worker};
 use crate::{tcp, tunnel};
@@ -69,9 +70,15 @@ impl ListenerHandle {
         })
     }
 
-    /// Whether this socket belongs to the listener: by its name, or by its address when that was renamed.
-    pub fn is(&self, config: &forebay_config::Listener) -> bool {
-        self.name == config.name || self.address == config.address
+    /// The place among `listeners` of the one this socket belongs to: by its name, else by its address, when it was
+    /// renamed.
+    pub fn position(&self, listeners: &[Arc<ListenerView>]) -> Option<usize> {
+        let named = listeners.iter().position(|l| l.config.name == self.name);
+        named.or_else(|| {
+            listeners
+                .iter()
+                .position(|l| l.config.address == self.address)
+        })
     }
 
     /// How far the listener's own stop has come.
@@ -154,9 +161,9 @@ pub fn accept_from(
     socket: std::net::TcpListener,
 ) {
     let worker = Rc::clone(worker);
-    handle.accepting.fetch_add(1, Ordering::Relaxed);
     match TcpListener::from_std(socket) {
         Ok(listener) => {
+            handle.accepting.fetch_add(1, Ordering::Relaxed);
             tokio::task::spawn_local(accept_loop(worker, handle, listener));
         }
         Err(error) => tracing::error!(%error, listener = handle.name, "cannot accept"),
@@ -308,12 +315,10 @@ async fn serve(
 ) {
     let since = Instant::now();
     let snapshot = worker.snapshot();
-    let Some(view) = snapshot
-        .shared
-        .listeners
-        .iter()
-        .find(|l| handle.is(&l.config))
-        .cloned()
+    let listeners = &snapshot.shared.listeners;
+    let Some(view) = handle
+        .position(listeners)
+        .map(|index| Arc::clone(&listeners[index]))
     else {
         return; // removed while the connection waited
     };

@@ -26,7 +26,7 @@ const BUFFER: usize = 16 << 10;
 /// An endpoint that agreed to switch protocols.
 pub struct Tunnel {
     switched: oneshot::Receiver<Switched>,
-    _in_flight: InFlight,
+    _in_flight: Option<InFlight>,
     quiet: Option<Duration>,
     exchange: Option<Exchange>,
 }
@@ -35,7 +35,7 @@ impl Tunnel {
     /// `quiet`: longest time without a byte in either direction.
     pub fn new(
         switched: oneshot::Receiver<Switched>,
-        in_flight: InFlight,
+        in_flight: Option<InFlight>,
         quiet: Option<Duration>,
     ) -> Self {
         Self {

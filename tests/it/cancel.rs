@@ -1,6 +1,8 @@
 //! A client that leaves frees everything, in every phase of its request.
 
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::AsyncWriteExt;
 
 use tokio::sync::Notify;
 
@@ -271,5 +273,32 @@ async fn leaving_after_the_answer_is_no_abort() {
         upstream.transcripts().len().min(2),
         upstream.transcripts().len()
     );
+    proxy.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_endpoint_that_never_reads_does_not_keep_what_the_client_left_behind() {
+    let upstream = Upstream::start(|peer| async move {
+        let _held = peer;
+        std::future::pending::<()>().await;
+    })
+    .await;
+    let proxy = Proxy::start(&forward_to(&[upstream.address])).await;
+    let mut client = Client::connect(proxy.address()).await;
+    client
+        .send("POST /up HTTP/1.1\r\nhost: t\r\ncontent-length: 67108864\r\n\r\n")
+        .await;
+    // Both sides' buffers fill up: from then on nothing moves.
+    let block = vec![b'x'; 1 << 16];
+    let still = Duration::from_millis(300);
+    while let Ok(Ok(())) = tokio::time::timeout(still, client.stream.write_all(&block)).await {}
+    let cluster = Arc::clone(&proxy.control().snapshot().clusters["a"].state);
+    assert_eq!(cluster.connections(), 1);
+    Leave::Reset.run(client); // a FIN would wait behind the bytes that nobody takes
+    until("the connection is closed", async || {
+        cluster.connections() == 0
+    })
+    .await;
+    assert_eq!(cluster.requests(), 0);
     proxy.stop().await;
 }

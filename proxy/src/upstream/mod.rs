@@ -9,7 +9,7 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 
 use crate::body::RequestBody;
-use crate::cluster::{ConnectionCount, Endpoint, InFlight};
+use crate::cluster::{ConnectionCount, InFlight};
 use crate::error::Reason;
 use crate::io::Wire;
 
@@ -24,11 +24,20 @@ pub type Switched = (
 );
 
 /// A connection checked out for one request, and the request's place in the endpoint's counters.
-/// Dropped before [`Lease::release`], the connection (HTTP/1.1) or the stream (HTTP/2) is aborted.
+/// Dropped before [`Lease::release`], the connection (HTTP/1.1) or the stream (HTTP/2) is reset.
 pub struct Lease {
-    connection: Connection,
+    /// `None` once it is given back.
+    connection: Option<Connection>,
     pool: Rc<Pool>,
-    in_flight: InFlight,
+    in_flight: Option<InFlight>,
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if let Some(Connection::Http1(h1)) = self.connection.take() {
+            h1.wire.abort();
+        }
+    }
 }
 
 /// A connection that can take a request.
@@ -58,20 +67,15 @@ impl Lease {
             h1.wire.forget_interim();
         }
         Self {
-            connection,
+            connection: Some(connection),
             pool,
-            in_flight,
+            in_flight: Some(in_flight),
         }
     }
 
     /// True when the connection speaks HTTP/2.
     pub fn is_http2(&self) -> bool {
-        matches!(self.connection, Connection::Http2(_))
-    }
-
-    /// The endpoint.
-    pub fn endpoint(&self) -> &Endpoint {
-        self.in_flight.endpoint()
+        matches!(self.connection, Some(Connection::Http2(_)))
     }
 
     /// Sends the request and waits for the head of the answer.
@@ -84,8 +88,15 @@ impl Lease {
         request: Request<RequestBody>,
     ) -> Result<Response<Incoming>, AttemptError> {
         let sent = match &mut self.connection {
-            Connection::Http1(h1) => h1.sender.try_send_request(request).await,
-            Connection::Http2(h2) => h2.sender.try_send_request(request).await,
+            Some(Connection::Http1(h1)) => h1.sender.try_send_request(request).await,
+            Some(Connection::Http2(h2)) => h2.sender.try_send_request(request).await,
+            None => {
+                return Err(AttemptError {
+                    reason: Reason::UpstreamReset,
+                    request: Some(Box::new(request)),
+                    refused: false,
+                });
+            }
         };
         sent.map_err(|mut failed| AttemptError {
             request: failed.take_message().map(Box::new),
@@ -97,28 +108,29 @@ impl Lease {
     /// Asks for the socket itself once the endpoint has switched protocols; HTTP/1.1 only.
     pub fn on_switch(&mut self) -> Option<tokio::sync::oneshot::Receiver<Switched>> {
         match &self.connection {
-            Connection::Http1(h1) => Some(h1.on_switch()),
-            Connection::Http2(_) => None,
+            Some(Connection::Http1(h1)) => Some(h1.on_switch()),
+            _ => None,
         }
     }
 
     fn wire(&self) -> Option<&Wire> {
         match &self.connection {
-            Connection::Http1(h1) => Some(&h1.wire),
-            Connection::Http2(_) => None,
+            Some(Connection::Http1(h1)) => Some(&h1.wire),
+            _ => None,
         }
     }
 
     /// The answer is whole since `now`: the connection may serve the next request.
-    pub fn release(self, now: tokio::time::Instant) {
-        if let Connection::Http1(h1) = self.connection {
+    pub fn release(mut self, now: tokio::time::Instant) {
+        if let Some(Connection::Http1(h1)) = self.connection.take() {
             self.pool.give_back(h1, now);
         }
     }
 
     /// Ends the request's place in the counters but keeps nothing else: the socket lives on in a tunnel.
-    pub fn into_in_flight(self) -> InFlight {
-        self.in_flight
+    pub fn into_in_flight(mut self) -> Option<InFlight> {
+        self.connection = None;
+        self.in_flight.take()
     }
 }
 
