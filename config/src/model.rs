@@ -2,11 +2,12 @@
 //!
 //! Nothing past this point checks a weight or a name again.
 
+mod cluster;
 mod policy;
 
+pub use self::cluster::*;
 pub use self::policy::*;
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
@@ -409,168 +410,6 @@ impl HeaderEdits {
     /// True when there is nothing to do.
     pub fn is_empty(&self) -> bool {
         self.set.is_empty() && self.add.is_empty() && self.remove.is_empty()
-    }
-}
-
-/// One entry of `clusters:`.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Cluster {
-    /// Unique.
-    pub name: String,
-    /// What its servers speak.
-    pub server: ServerKind,
-    /// Static endpoints; may be empty only with `discover`.
-    pub endpoints: Vec<EndpointConfig>,
-    /// Endpoints found at run time.
-    pub discover: Option<Discover>,
-    /// Only endpoints whose labels contain all of these serve.
-    pub subset: BTreeMap<String, String>,
-    /// HTTP version towards the endpoints.
-    pub protocol: UpstreamProtocol,
-    /// TLS towards the endpoints.
-    pub tls: Option<ClientTls>,
-    /// How an endpoint is chosen.
-    pub balance: Balance,
-    /// TCP and TLS together; default 5 s.
-    pub connect_timeout: Duration,
-    /// Idle connections.
-    pub keepalive: Keepalive,
-    /// Bounds over all endpoints and workers.
-    pub breaker: Breaker,
-    /// Where it was written.
-    pub position: Position,
-}
-
-/// What model server a cluster's endpoints are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
-#[expect(missing_docs, reason = "the names are those of the products")]
-pub enum ServerKind {
-    #[default]
-    Generic,
-    TensorflowServing,
-    Torchserve,
-    Onnxruntime,
-    Triton,
-    KserveV1,
-    KserveV2,
-    Vllm,
-    Sglang,
-    Tgi,
-    LlamaCpp,
-    Ollama,
-    Bentoml,
-}
-
-/// A static endpoint.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct EndpointConfig {
-    /// Name or IP literal (IPv6 without brackets).
-    pub host: String,
-    /// 1 … 65535.
-    pub port: u16,
-    /// 1 … 1 000 000; default 1.
-    pub weight: u32,
-    /// For `subset`.
-    pub labels: BTreeMap<String, String>,
-}
-
-/// Where endpoints come from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Discover {
-    /// All addresses of a name.
-    Dns {
-        /// The name asked.
-        name: String,
-        /// The port of every address.
-        port: u16,
-        /// Asked again at the latest after this time, sooner when the record's TTL is shorter; default 5 s.
-        refresh: Duration,
-    },
-}
-
-/// HTTP version towards endpoints.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum UpstreamProtocol {
-    /// HTTP/2 for gRPC, else HTTP/1.1.
-    #[default]
-    Auto,
-    /// Always HTTP/1.1.
-    Http1,
-    /// Always HTTP/2, with prior knowledge or ALPN.
-    Http2,
-}
-
-/// TLS towards endpoints. The default is the system's roots and the endpoint's own name.
-#[derive(Clone, Debug, PartialEq, Eq, Default, Hash)]
-pub struct ClientTls {
-    /// Name in SNI and in the certificate; `None`: the endpoint's host.
-    pub server_name: Option<String>,
-    /// PEM bundle of trusted roots; `None`: the system's.
-    pub ca: Option<PathBuf>,
-    /// Client certificate chain, PEM; set together with `key`.
-    pub certificate: Option<PathBuf>,
-    /// Client key, PEM.
-    pub key: Option<PathBuf>,
-}
-
-/// How an endpoint is chosen.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
-pub enum Balance {
-    /// Fewest requests in flight per weight.
-    #[default]
-    LeastRequests,
-    /// In turn, by weight.
-    RoundRobin,
-    /// Uniform, by weight.
-    Random,
-    /// Consistent hash of a key with bounded load; without the key: least requests.
-    Hash(HashKey),
-}
-
-/// What a consistent hash looks at.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum HashKey {
-    /// Value of a request header.
-    Header(HeaderName),
-    /// Value of a cookie.
-    Cookie(String),
-    /// The client's address.
-    ClientIp,
-}
-
-/// `keepalive:`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Keepalive {
-    /// An idle connection is closed after this; default 3 s.
-    pub idle: Duration,
-    /// Idle connections per endpoint and worker; default 64.
-    pub max_idle: u32,
-}
-
-impl Default for Keepalive {
-    fn default() -> Self {
-        Self {
-            idle: Duration::from_secs(3),
-            max_idle: 64,
-        }
-    }
-}
-
-/// `breaker:`. `None`: no bound.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Breaker {
-    /// Open connections; default 1024.
-    pub connections: Option<u32>,
-    /// Requests in flight; default none.
-    pub requests: Option<u32>,
-}
-
-impl Default for Breaker {
-    fn default() -> Self {
-        Self {
-            connections: Some(1024),
-            requests: None,
-        }
     }
 }
 

@@ -30,8 +30,6 @@ const BUFFER: usize = 128 << 10;
 const STREAM_WINDOW: u32 = 128 << 10;
 /// The same for a connection: wide enough that dozens of uploads that wait do not hold up the others.
 const CONNECTION_WINDOW: u32 = 8 << 20;
-/// Most bytes of an HTTP/2 header list, hyper's own bound.
-const H2_HEADER_LIST: u32 = 16 << 10;
 /// How long an accept loop waits when the process has no file descriptor left and no connection closes.
 const DESCRIPTOR_PAUSE: Duration = Duration::from_millis(250);
 /// Bytes of an HTTP/2 request's fields at most, whatever is configured: each of many streams may send as many at once.
@@ -468,8 +466,7 @@ async fn serve_http2(connection: Rc<Connection>, io: Io) {
         .max_header_list_size(connection.limits.header_bytes.min(HTTP2_HEAD))
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_send_buf_size(64 << 10)
-        .max_header_list_size(connection.limits.header_bytes.min(H2_HEADER_LIST));
+        .max_send_buf_size(64 << 10);
     let gateway = Gateway::new(&connection);
     let mut machine = builder.serve_connection(TokioIo::new(io), gateway.service());
     match Drive::new(&mut machine, &connection).await {
