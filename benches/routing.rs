@@ -100,6 +100,11 @@ fn route(name: String, priority: i32, entry: Match) -> Route {
         rate_limits: Vec::new(),
         cors: None,
         sticky: None,
+        cutover: Default::default(),
+        mirrors: Vec::new(),
+        record: None,
+        retry: None,
+        replace: Vec::new(),
         position: Position {
             file: "bench".into(),
             line: 1,

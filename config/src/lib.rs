@@ -10,6 +10,8 @@ pub mod canonical;
 pub mod diagnostic;
 pub mod load;
 pub mod node;
+pub mod peek;
+pub mod pointer;
 pub mod rewrite;
 pub mod route;
 pub mod schema;

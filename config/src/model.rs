@@ -3,10 +3,16 @@
 //! Nothing past this point checks a weight or a name again.
 
 mod cluster;
+mod health;
+mod mirror;
 mod policy;
+mod traffic;
 
 pub use self::cluster::*;
+pub use self::health::*;
+pub use self::mirror::*;
 pub use self::policy::*;
+pub use self::traffic::*;
 
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
@@ -231,6 +237,16 @@ pub struct Route {
     pub cors: Option<Cors>,
     /// What ties a client to a member of the split; `None`: every request is rolled anew.
     pub sticky: Option<Sticky>,
+    /// When new weights of the split hold.
+    pub cutover: Cutover,
+    /// Names unique.
+    pub mirrors: Vec<Mirror>,
+    /// What is written down of requests and answers.
+    pub record: Option<Recording>,
+    /// Which requests are tried again; `None`: only those of which nothing was written.
+    pub retry: Option<Retry>,
+    /// Edits of the answer's body, the first of those that match at a place counts.
+    pub replace: Vec<Replace>,
     /// Where it was written.
     pub position: Position,
 }

@@ -34,6 +34,11 @@ fn route(entry: Match) -> Arc<Route> {
         rate_limits: Vec::new(),
         cors: None,
         sticky: None,
+        cutover: Default::default(),
+        mirrors: Vec::new(),
+        record: None,
+        retry: None,
+        replace: Vec::new(),
         position: Position {
             file: "test".into(),
             line: 1,

@@ -128,6 +128,11 @@ fn route(matches: Vec<Match>, priority: i32) -> Route {
         rate_limits: Vec::new(),
         cors: None,
         sticky: None,
+        cutover: Default::default(),
+        mirrors: Vec::new(),
+        record: None,
+        retry: None,
+        replace: Vec::new(),
         position: Position {
             file: "test".into(),
             line: 1,

@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use forebay_config::peek::Found;
 use forebay_config::rewrite;
 use forebay_config::route::{CompiledMatch, Lookup, RequestHead};
 use http::header::{CONNECTION, CONTENT_LENGTH, TE, TRANSFER_ENCODING, UPGRADE};
@@ -223,8 +224,15 @@ async fn forward<'s>(
         log.route.clone_from(&config.name);
         log.client = screen::client_ip(&request, connection, view);
     }
+    let fields = Found::default();
     if let Some(filters) = &route.filters {
-        let screened = screen::screen(filters, &request, connection, view, exchange, dressing);
+        let entered = screen::enter(filters, &request, connection, view, exchange, dressing);
+        let screened = match entered {
+            Ok(None) => {
+                screen::admit(filters, &request, &fields, connection, view, exchange).map(|()| None)
+            }
+            other => other,
+        };
         if !matches!(screened, Ok(None)) {
             exchange.belong(snapshot.traffic(route.cell));
             exchange.server = screen::server(route);
@@ -237,7 +245,7 @@ async fn forward<'s>(
         exchange.admit(snapshot.traffic(route.cell));
         return Ok(Outcome::Own(answer::by_route(config, connection, &target)?));
     };
-    let member = screen::member(route, split, &request, connection, view, dressing);
+    let member = screen::member(route, split, &request, &fields, connection, view, dressing);
     exchange.admit(snapshot.traffic(member.cell));
     exchange.server = Some(member.cluster.config.server);
     if let Some(log) = &mut exchange.log {

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use bytes::Bytes;
 use forebay_config::ServerKind;
+use forebay_config::peek::Found;
 use forebay_config::split::Split;
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -28,12 +29,13 @@ pub fn client_ip(
     headers::client_ip(request.headers(), connection.peer_ip(), trusted)
 }
 
-/// Takes a request through the steps of its route. Returns the answer to a CORS preflight.
+/// Takes a request through the first steps of its route: preflight, access, key, size. Returns the answer to a CORS
+/// preflight.
 ///
 /// # Errors
 ///
 /// A step refuses it.
-pub fn screen<'s>(
+pub fn enter<'s>(
     filters: &'s Filters,
     request: &Request<Incoming>,
     connection: &Connection,
@@ -50,13 +52,34 @@ pub fn screen<'s>(
         }
         dressing.cors = Some((cors, cors.allowed(request.headers())));
     }
-    exchange.passed = filters.admit(Asked {
+    let client = client_ip(request, connection, view);
+    exchange.passed.caller = filters.enter(client, request.headers())?;
+    Ok(None)
+}
+
+/// Takes what the route's limits ask of a request that is in.
+///
+/// # Errors
+///
+/// A limit is exceeded.
+pub fn admit(
+    filters: &Filters,
+    request: &Request<Incoming>,
+    fields: &Found,
+    connection: &Connection,
+    view: &ListenerView,
+    exchange: &mut Exchange,
+) -> Result<(), Refusal> {
+    let caller = exchange.passed.caller.as_ref();
+    let permits = filters.admit(&Asked {
         headers: request.headers(),
         client: client_ip(request, connection, view),
-        identity: None,
+        identity: caller.map(|caller| &*caller.name),
+        fields,
         now: Ticks::at(exchange.flow().start.into_std()),
     })?;
-    Ok(None)
+    exchange.passed.permits = permits;
+    Ok(())
 }
 
 /// What speaks behind a route, for the shape of our own answers.
@@ -72,6 +95,7 @@ pub fn member<'s>(
     route: &RouteView,
     split: &'s Split<MemberView>,
     request: &Request<Incoming>,
+    fields: &Found,
     connection: &Connection,
     view: &ListenerView,
     dressing: &mut Dressing<'_>,
@@ -82,7 +106,13 @@ pub fn member<'s>(
     };
     let client = client_ip(request, connection, view);
     let random = || worker.rng(|rng| rng.u128(..));
-    let key = match sticky.place(client, request.headers(), connection.tls.is_some(), random) {
+    let key = match sticky.place(
+        client,
+        request.headers(),
+        connection.tls.is_some(),
+        fields,
+        random,
+    ) {
         Place::Random => return split.pick(worker.roll()),
         Place::Keyed(key) => key,
         Place::Issued(key, cookie) => {

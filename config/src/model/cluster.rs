@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use http::HeaderName;
 
-use super::Position;
+use super::{Health, Outlier, Position};
 
 /// One entry of `clusters:`.
 #[derive(Clone, Debug, PartialEq)]
@@ -33,6 +33,10 @@ pub struct Cluster {
     pub keepalive: Keepalive,
     /// Bounds over all endpoints and workers.
     pub breaker: Breaker,
+    /// Active checks; `None`: endpoints count as healthy.
+    pub health: Option<Health>,
+    /// Ejection of endpoints whose answers fail; `None`: never.
+    pub outlier: Option<Outlier>,
     /// Where it was written.
     pub position: Position,
 }

@@ -10,6 +10,7 @@ use http::{HeaderName, Method};
 use ipnet::IpNet;
 
 use super::{Position, ValueMatch};
+use crate::pointer::Pointer;
 use crate::units::Rate;
 
 /// `access:` of a route, with the named list merged in: the list's entries first, then the route's own. Deny wins.
@@ -171,6 +172,8 @@ pub enum LimitKey {
     Header(HeaderName),
     /// The value of a cookie.
     Cookie(String),
+    /// A field of the JSON body, within its first 64 KiB: a string, number or boolean.
+    Json(Pointer),
 }
 
 /// What happens to a request without the key of a limit.
@@ -253,4 +256,6 @@ pub enum Sticky {
     },
     /// The client's address.
     ClientIp,
+    /// A field of the JSON body, within its first 64 KiB: a string, number or boolean; without it, random.
+    Json(Pointer),
 }

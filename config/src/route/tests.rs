@@ -37,6 +37,11 @@ fn route(priority: i32, matches: Vec<Match>) -> Arc<Route> {
         rate_limits: Vec::new(),
         cors: None,
         sticky: None,
+        cutover: Default::default(),
+        mirrors: Vec::new(),
+        record: None,
+        retry: None,
+        replace: Vec::new(),
         position: Position {
             file: "test".into(),
             line: 1,

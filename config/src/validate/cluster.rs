@@ -81,6 +81,8 @@ pub(super) fn cluster(
             .breaker
             .as_ref()
             .map_or_else(Breaker::default, |at| breaker(&at.value)),
+        health: None,
+        outlier: None,
         position: keys.position.clone(),
     })
 }

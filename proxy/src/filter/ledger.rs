@@ -5,7 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use forebay_config::{Action, Config, LimitSource, Position, Route};
+use forebay_config::pointer::Pointer;
+use forebay_config::{Action, Config, LimitKey, LimitSource, Position, Route};
 
 use super::Filters;
 use super::access::Access;
@@ -124,6 +125,7 @@ impl<'a> Compiler<'a> {
             keep_key: route.auth.keep_key,
             limits,
             body_max: route.body_max,
+            fields: fields(route),
             sticky: sticky(route),
         };
         let some = filters.cors.is_some()
@@ -182,6 +184,26 @@ impl<'a> Compiler<'a> {
         self.new.files.seal();
         self.new
     }
+}
+
+/// Every place in a body that a limit's key or the sticky split is at, once.
+fn fields(route: &Route) -> Box<[Pointer]> {
+    let limits = route.rate_limits.iter().map(|limit| &limit.rule().per);
+    let limits = limits.filter_map(|per| match per {
+        LimitKey::Json(place) => Some(place),
+        _ => None,
+    });
+    let sticky = match &route.sticky {
+        Some(forebay_config::Sticky::Json(place)) => Some(place),
+        _ => None,
+    };
+    let mut fields: Vec<Pointer> = Vec::new();
+    for place in limits.chain(sticky) {
+        if !fields.contains(place) {
+            fields.push(place.clone());
+        }
+    }
+    fields.into()
 }
 
 fn sticky(route: &Route) -> Option<Sticky> {

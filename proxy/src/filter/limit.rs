@@ -201,6 +201,10 @@ impl<T> Limit<T> {
             LimitKey::Identity => asked.identity.map(|name| hash_key(name.as_bytes())),
             LimitKey::Header(name) => header_key(asked, name),
             LimitKey::Cookie(name) => cookie(asked.headers, name).map(hash_key),
+            LimitKey::Json(place) => asked
+                .fields
+                .get(place)
+                .map(|value| hash_key(value.as_bytes())),
         };
         match (found, self.missing) {
             (Some(key), _) => Key::Of(key),

@@ -18,6 +18,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use forebay_config::peek::Found;
+use forebay_config::pointer::Pointer;
 use http::header::WWW_AUTHENTICATE;
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 
@@ -45,6 +47,7 @@ pub struct Filters {
     keep_key: bool,
     limits: Limits,
     body_max: Option<u64>,
+    fields: Box<[Pointer]>,
     /// Who stays with which member of the split.
     pub sticky: Option<Sticky>,
 }
@@ -57,6 +60,8 @@ pub struct Asked<'a> {
     pub client: IpAddr,
     /// The name of its API key, once known.
     pub identity: Option<&'a str>,
+    /// What was found in the body.
+    pub fields: &'a Found,
     /// When the request came.
     pub now: Ticks,
 }
@@ -71,19 +76,19 @@ pub struct Passed {
 }
 
 impl Filters {
-    /// Lets a request pass all steps, or says why not. What a refused request took, it has given back.
+    /// Lets a request in, or says why not. Returns who sent it.
     ///
     /// # Errors
     ///
-    /// `denied`, `unauthorized`, `body_too_large`, `rate_limited` or `concurrency_limited`.
-    pub fn admit(&self, asked: Asked<'_>) -> Result<Passed, Refusal> {
+    /// `denied`, `unauthorized` or `body_too_large`.
+    pub fn enter(&self, client: IpAddr, headers: &HeaderMap) -> Result<Option<Caller>, Refusal> {
         if let Some(access) = &self.access
-            && !access.admits(asked.client, asked.headers)
+            && !access.admits(client, headers)
         {
             return Err(Reason::Denied.into());
         }
         let caller = match &self.keys {
-            Some(keys) => keys.caller(asked.headers),
+            Some(keys) => keys.caller(headers),
             None => None,
         };
         if self.key_required && caller.is_none() {
@@ -94,17 +99,29 @@ impl Filters {
         }
         if self
             .body_max
-            .is_some_and(|max| outgoing::declared_length(asked.headers) > max)
+            .is_some_and(|max| outgoing::declared_length(headers) > max)
         {
             return Err(Reason::BodyTooLarge.into());
         }
+        Ok(caller)
+    }
+
+    /// Takes what the limits ask of a request that is in. What a refused request took, it has given back.
+    ///
+    /// # Errors
+    ///
+    /// `rate_limited` or `concurrency_limited`.
+    pub fn admit(&self, asked: &Asked<'_>) -> Result<Vec<Permit>, Refusal> {
         let mut permits = Vec::new();
         if !self.limits.is_empty() {
-            let identity = caller.as_ref().map(|caller| &*caller.name);
-            let asked = Asked { identity, ..asked };
-            self.limits.admit(&asked, &mut permits)?;
+            self.limits.admit(asked, &mut permits)?;
         }
-        Ok(Passed { caller, permits })
+        Ok(permits)
+    }
+
+    /// The fields of a JSON body that limits or the split ask for; empty: nobody looks at the body.
+    pub fn fields(&self) -> &[Pointer] {
+        &self.fields
     }
 
     /// Removes the caller's key from what goes to an endpoint.

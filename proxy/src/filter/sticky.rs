@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use forebay_config::peek::Found;
 use http::{HeaderMap, HeaderValue};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
@@ -48,12 +49,14 @@ impl Sticky {
 
     /// Finds the key of a request, or makes one.
     ///
+    /// * `fields`: what was found in the body
     /// * `random`: draws 128 uniform bits
     pub fn place(
         &self,
         client: IpAddr,
         headers: &HeaderMap,
         tls: bool,
+        fields: &Found,
         random: impl FnOnce() -> u128,
     ) -> Place {
         match &self.by {
@@ -68,6 +71,10 @@ impl Sticky {
             forebay_config::Sticky::Cookie { name, ttl } => match cookie(headers, name) {
                 Some(key) if !key.is_empty() => Place::Keyed(xxh3_64(key)),
                 _ => issue(name, *ttl, random(), tls),
+            },
+            forebay_config::Sticky::Json(place) => match fields.get(place) {
+                Some(value) => Place::Keyed(xxh3_64(value.as_bytes())),
+                None => Place::Random,
             },
         }
     }
@@ -220,7 +227,8 @@ mod tests {
         let sticky = Sticky::new(by, ["a", "b"]);
         let ip = IpAddr::from([127, 0, 0, 1]);
         let mut headers = HeaderMap::new();
-        let Place::Issued(key, line) = sticky.place(ip, &headers, true, || 7) else {
+        let Place::Issued(key, line) = sticky.place(ip, &headers, true, &Found::default(), || 7)
+        else {
             panic!("no cookie");
         };
         let line = line.to_str().unwrap();
@@ -234,7 +242,7 @@ mod tests {
             HeaderValue::from_str(&format!("a=b; {pair}")).unwrap(),
         );
         assert!(
-            matches!(sticky.place(ip, &headers, true, || 8), Place::Keyed(again) if again == key)
+            matches!(sticky.place(ip, &headers, true, &Found::default(), || 8), Place::Keyed(again) if again == key)
         );
     }
 }

@@ -131,7 +131,7 @@ fn overrides<T>(
     let secret = match per {
         LimitKey::Header(name) => is_secret(name.as_str()),
         LimitKey::Cookie(_) => true,
-        LimitKey::Route | LimitKey::ClientIp | LimitKey::Identity => false,
+        LimitKey::Route | LimitKey::ClientIp | LimitKey::Identity | LimitKey::Json(_) => false,
     };
     let PerKey { overrides, .. } = bound;
     let shown = overrides.iter().enumerate().map(|(index, (key, own))| {
@@ -152,6 +152,7 @@ fn limit_key(per: &LimitKey) -> Value {
         LimitKey::Identity => json!("identity"),
         LimitKey::Header(name) => json!({ "header": name.as_str() }),
         LimitKey::Cookie(name) => json!({ "cookie": name }),
+        LimitKey::Json(pointer) => json!({ "json": pointer.to_string() }),
     }
 }
 
@@ -198,5 +199,6 @@ fn sticky(sticky: &Sticky) -> Value {
         Sticky::Header(name) => json!({ "header": name.as_str() }),
         Sticky::Cookie { name, ttl } => json!({ "cookie": { "name": name, "ttl": clock(*ttl) } }),
         Sticky::ClientIp => json!({ "client_ip": true }),
+        Sticky::Json(pointer) => json!({ "json": pointer.to_string() }),
     }
 }

@@ -1,5 +1,6 @@
 use std::num::NonZeroU32;
 
+use forebay_config::peek::Found;
 use forebay_config::units;
 use forebay_config::{LimitRule, LimitSource, Position};
 use http::{HeaderMap, HeaderValue};
@@ -70,6 +71,7 @@ fn asks(limits: &Limits, client: &str, headers: &HeaderMap) -> Result<Vec<Permit
         headers,
         client: client.parse().unwrap(),
         identity: None,
+        fields: &Found::default(),
         now: Ticks::at(Instant::now()),
     };
     let mut permits = Vec::new();

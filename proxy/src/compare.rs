@@ -1,0 +1,1 @@
+//! Answers of copies held against those of the primary, off the workers.

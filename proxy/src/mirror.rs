@@ -1,0 +1,1 @@
+//! Copies of requests, which never delay or fail the primary.

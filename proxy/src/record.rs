@@ -1,0 +1,1 @@
+//! Requests and answers written down for an outside comparison system.

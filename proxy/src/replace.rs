@@ -1,0 +1,1 @@
+//! Literal edits of an answer's body, streaming.
