@@ -133,6 +133,14 @@ codes! {
     StickyShare = Warning "W008";
     /// Any site may read answers with the user's credentials.
     OpenCors = Warning "W009";
+    /// A mirror to a cluster that gets the same requests as primary.
+    DoubleLoad = Warning "W010";
+    /// A comparison whose noise is the mirror itself.
+    SelfNoise = Warning "W011";
+    /// Further attempts that there is no time for.
+    RetryTime = Warning "W012";
+    /// Further attempts that may do a request twice.
+    DoneTwice = Warning "W013";
 }
 
 impl Serialize for Code {

@@ -7,12 +7,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use forebay_config::load::load;
+use forebay_config::pointer::Pointer;
 use forebay_config::schema::json_schema;
 use forebay_config::{
-    AccessEntry, Action, AnyOf, Balance, Bound, Config, Discover, EncodedSlash, HashKey, LimitKey,
-    LimitSource, ListenerProtocol, LogFormat, LogTarget, MissingKey, Origin, PathMatch,
-    PathRewrite, RateLimit, RouteAuth, ServerKind, Sticky, UpstreamProtocol,
+    AccessEntry, Action, AnyOf, Balance, Bound, Compare, Config, Cutover, Discover, EncodedSlash,
+    HashKey, Health, HealthKind, LimitKey, LimitSource, ListenerProtocol, LogFormat, LogTarget,
+    MissingKey, Origin, Outlier, PathMatch, PathRewrite, RateLimit, Replace, Retry, RetryMethods,
+    RetryWhen, RouteAuth, ServerKind, Sticky, Tolerance, UpstreamProtocol,
 };
+use http::{Method, StatusCode};
 use serde_json::Value;
 
 const EVERYTHING: &str = r#"
@@ -35,6 +38,7 @@ access_lists:
 rate_limit_policies:
 - {name: tenants, rate: 1000/s, burst: 2000, per: {header: X-Tenant}, scope: local, missing: skip, dry_run: true}
 - {name: slots, concurrent: 3, per: {cookie: sid}, overrides: {vip: 9}}
+- {name: users, concurrent: 2, per: {json: /user/na~1me}}
 auth: {api_keys: {file: keys.txt}}
 listeners:
 - name: web
@@ -81,6 +85,7 @@ routes:
   - {policy: tenants}
   - {name: one-by-one, concurrent: 1, per: route, dry_run: true}
   - {policy: slots}
+  - {policy: users}
   cors:
     origins: ["https://App.example.com:443", "https://*.example.com:8443", "null"]
     methods: ["*"]
@@ -89,11 +94,41 @@ routes:
     credentials: true
     max_age: 1500ms
   sticky: {cookie: {name: fb, ttl: 1h}}
+  body:
+    replace:
+    - {find: "<head>", with: "<head><script>", types: [Text/HTML, text/*], once: true, ignore_case: true}
+    - {find: a, with: ""}
+  mirrors:
+  - cluster: three
+    name: shadow
+    sample: 12.34%
+    max_in_flight: 7
+    max_lag: 2MiB
+    max_bytes: 3MiB
+    timeout: none
+    demand: true
+    request_headers: {set: {x-copy: 1}}
+    compare:
+      sample: 0.5
+      noise: four
+      headers: [Content-Type]
+      ignore: [/id, /choices/*/logprobs]
+      tolerance: {abs: 1e-6, rel: 0.0001}
+      array_order: false
+      max_body: 4MiB
+  - {cluster: four, compare: {}}
+  record: {path: pairs.jsonl, url: "http://compare:81/ingest", sample: 1%, max_body: 5MiB, redact: [/prompt, ""], max_file: 6MiB, keep: 8}
+  retry: {attempts: 3, when: [reset, 502, 503-504, 503], methods: [GET, PUT], budget: 10%, max_body: 7MiB, per_try: 1s}
 - name: sticks
   match: {path: {exact: /sticks}}
   split: [{cluster: one}, {cluster: two}]
   sticky: {header: X-User-Id}
   cors: {origins: ["*"]}
+  cutover: ready
+  mirrors: [{cluster: three}]
+  record: {url: https://compare}
+  retry: {}
+- {name: fields, match: {path: {exact: /fields}, methods: [POST]}, split: [{cluster: one}, {cluster: two}], sticky: {json: /user}}
 - {name: exact, match: {path: {exact: /old}}, redirect: {scheme: https, host: H.example, port: 8443, path: /new, status: 308}}
 - {name: pattern, match: {path: {regex: "/r/[0-9]+"}}, rewrite: {regex: {find: "^/r/([0-9]+)", with: "/s/$1"}}, cluster: one, body: {max: none}}
 - {name: whole, match: {path: {exact: /w}}, rewrite: {path: /x}, cluster: one}
@@ -110,8 +145,11 @@ clusters:
   connect_timeout: 250ms
   keepalive: {idle: 4s, max_idle: 5}
   breaker: {connections: none, requests: 6}
-- {name: two, discover: {dns: {name: two.internal, port: 80, refresh: 9s}}, balance: {hash: {cookie: fb}}, tls: {}}
-- {name: three, endpoints: ["h:1"], balance: {hash: {client_ip: true}}}
+  health: {kind: http, path: "/v2/ready?x", port: 8000, status: [200, 400-402, 400], interval: 6s, timeout: 3s, unhealthy: 4, healthy: 5}
+  outlier: {consecutive_5xx: 6, base: 7s, max: 8s, keep_at_least: 0, slow_start: 9s}
+- {name: two, discover: {dns: {name: two.internal, port: 80, refresh: 9s}}, balance: {hash: {cookie: fb}}, tls: {}, health: {kind: grpc, service: models.v1}}
+- {name: three, endpoints: ["h:1"], balance: {hash: {client_ip: true}}, health: {kind: tcp}, outlier: {}}
+- {name: four, endpoints: ["h:2"], health: {}}
 "#;
 
 fn everything() -> Config {
@@ -250,7 +288,7 @@ fn routes_arrive() {
     assert!(matches!(&route.rewrite.path, Some(PathRewrite::Prefix(path)) if path == "/new"));
     assert_eq!(route.rewrite.host.as_ref().unwrap(), "up.internal:81");
     assert_eq!(route.timeouts.total, Some(Duration::from_secs(4)));
-    let Action::Redirect(redirect) = &config.routes[2].action else {
+    let Action::Redirect(redirect) = &config.routes[3].action else {
         panic!()
     };
     assert_eq!(
@@ -262,10 +300,10 @@ fn routes_arrive() {
         (Some("h.example"), Some(8443), 308)
     );
     assert!(
-        matches!(&config.routes[3].matches[0].path, Some(PathMatch::Regex(regex)) if !regex.is_match("/x/r/1"))
+        matches!(&config.routes[4].matches[0].path, Some(PathMatch::Regex(regex)) if !regex.is_match("/x/r/1"))
     );
-    assert_eq!(config.routes[3].body_max, None);
-    let Action::Respond(respond) = &config.routes[5].action else {
+    assert_eq!(config.routes[4].body_max, None);
+    let Action::Respond(respond) = &config.routes[6].action else {
         panic!()
     };
     assert_eq!(
@@ -324,7 +362,8 @@ fn limits_arrive() {
             ("rate-2", false),
             ("policy-1", true),
             ("one-by-one", true),
-            ("policy-2", false)
+            ("policy-2", false),
+            ("policy-3", false)
         ]
     );
     let quota = |limit: &RateLimit, key: &str| match &limit.rule().bound {
@@ -347,6 +386,8 @@ fn limits_arrive() {
     assert!(
         matches!(&limits[2].source, LimitSource::Policy(policy) if Arc::ptr_eq(policy, &config.rate_limit_policies[0]))
     );
+    let json = LimitKey::Json(Pointer::parse("/user/na~1me").unwrap());
+    assert_eq!(limits[5].rule().per, json);
     assert!(matches!(&limits[2].rule().per, LimitKey::Header(name) if name == "x-tenant"));
 }
 
@@ -380,12 +421,14 @@ fn cors_and_sticky_arrive() {
         })
     );
     assert!(matches!(&second.sticky, Some(Sticky::Header(name)) if name == "x-user-id"));
+    let field = Sticky::Json(Pointer::parse("/user").unwrap());
+    assert_eq!(config.routes[2].sticky, Some(field));
 }
 
 #[test]
 fn clusters_arrive() {
     let config = everything();
-    let [one, two, three] = &config.clusters[..] else {
+    let [one, two, three, _] = &config.clusters[..] else {
         panic!()
     };
     assert_eq!(
@@ -419,6 +462,178 @@ fn clusters_arrive() {
     );
     assert_eq!(two.tls, Some(forebay_config::ClientTls::default()));
     assert_eq!(three.balance, Balance::Hash(HashKey::ClientIp));
+}
+
+fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+fn pointers(texts: &[&str]) -> Vec<Pointer> {
+    texts
+        .iter()
+        .map(|text| Pointer::parse(text).unwrap())
+        .collect()
+}
+
+#[test]
+fn copies_arrive() {
+    let config = everything();
+    let [shadow, plain] = &config.routes[0].mirrors[..] else {
+        panic!()
+    };
+    assert_eq!((&*shadow.name, &*shadow.cluster), ("shadow", "three"));
+    assert_eq!((shadow.sample, shadow.max_in_flight), (123_400, 7));
+    assert_eq!((shadow.max_lag, shadow.max_bytes), (2 << 20, 3 << 20));
+    assert_eq!((shadow.timeout, shadow.demand), (None, true));
+    assert_eq!(shadow.request_headers.set[0].0, "x-copy");
+    let compare = Compare {
+        sample: 500_000,
+        noise: Some("four".to_owned()),
+        headers: vec![http::header::CONTENT_TYPE],
+        ignore: pointers(&["/id", "/choices/*/logprobs"]),
+        tolerance: Tolerance {
+            abs: 1e-6,
+            rel: 1e-4,
+        },
+        array_order: false,
+        max_body: 4 << 20,
+    };
+    assert_eq!(shadow.compare, Some(compare));
+    assert_eq!((&*plain.name, plain.sample), ("four", 1_000_000));
+    assert_eq!(
+        (plain.max_in_flight, plain.max_lag, plain.max_bytes),
+        (256, 1 << 20, 64 << 20)
+    );
+    assert_eq!((plain.timeout, plain.demand), (Some(seconds(30)), false));
+    let compare = plain.compare.as_ref().unwrap();
+    assert_eq!((compare.sample, &compare.noise), (1_000_000, &None));
+    assert_eq!(compare.tolerance, Tolerance::default());
+    assert!(compare.array_order && compare.headers.is_empty() && compare.ignore.is_empty());
+    assert_eq!(compare.max_body, 1 << 20);
+
+    let record = config.routes[0].record.as_ref().unwrap();
+    assert_eq!(
+        record.path.as_ref().unwrap().to_str(),
+        Some("conf/pairs.jsonl")
+    );
+    assert_eq!(
+        record.url.as_ref().unwrap().to_string(),
+        "http://compare:81/ingest"
+    );
+    assert_eq!((record.sample, record.max_body), (10_000, 5 << 20));
+    assert_eq!(record.redact, pointers(&["/prompt", ""]));
+    assert_eq!((record.max_file, record.keep), (6 << 20, 8));
+    let record = config.routes[1].record.as_ref().unwrap();
+    assert_eq!(
+        (&record.path, record.sample, record.max_body),
+        (&None, 1_000_000, 1 << 20)
+    );
+    assert_eq!((record.max_file, record.keep), (100 << 20, 5));
+    assert_eq!(record.url.as_ref().unwrap().host(), Some("compare"));
+}
+
+#[test]
+fn further_attempts_and_edits_of_bodies_arrive() {
+    let config = everything();
+    let status = |numbers: &[u16]| -> Vec<_> {
+        let numbers = numbers
+            .iter()
+            .map(|number| StatusCode::from_u16(*number).unwrap());
+        numbers.collect()
+    };
+    let retry = Retry {
+        attempts: 3,
+        when: RetryWhen {
+            connect: false,
+            refused: false,
+            reset: true,
+            statuses: status(&[502, 503, 504]),
+        },
+        methods: RetryMethods::Only(vec![Method::GET, Method::PUT]),
+        budget: 100_000,
+        max_body: 7 << 20,
+        per_try: Some(seconds(1)),
+    };
+    assert_eq!(config.routes[0].retry, Some(retry));
+    let plain = Retry {
+        attempts: 2,
+        when: RetryWhen::default(),
+        methods: RetryMethods::Idempotent,
+        budget: 200_000,
+        max_body: 1 << 20,
+        per_try: None,
+    };
+    assert_eq!(config.routes[1].retry, Some(plain));
+    assert_eq!(config.routes[2].retry, None);
+    let cutovers = config.routes[..2].iter().map(|route| route.cutover);
+    assert_eq!(
+        cutovers.collect::<Vec<_>>(),
+        [Cutover::AtOnce, Cutover::Ready]
+    );
+    let replace = |find: &str, with: &str, types: &[&str], flags| Replace {
+        find: find.to_owned(),
+        with: with.to_owned(),
+        types: types.iter().map(|&kind| kind.to_owned()).collect(),
+        once: flags,
+        ignore_case: flags,
+    };
+    assert_eq!(
+        config.routes[0].replace,
+        [
+            replace("<head>", "<head><script>", &["text/html", "text/*"], true),
+            replace("a", "", &["text/html"], false),
+        ]
+    );
+    assert_eq!(config.routes[0].body_max, Some(1 << 20));
+}
+
+#[test]
+fn checks_and_ejection_arrive() {
+    let config = everything();
+    let [one, two, three, four] = &config.clusters[..] else {
+        panic!()
+    };
+    let health = one.health.as_ref().unwrap();
+    let HealthKind::Http { path, status } = &health.kind else {
+        panic!()
+    };
+    let status: Vec<u16> = status.iter().map(StatusCode::as_u16).collect();
+    assert_eq!(
+        (&**path, &status[..]),
+        ("/v2/ready?x", &[200, 400, 401, 402][..])
+    );
+    assert_eq!(health.port, Some(8000));
+    assert_eq!((health.interval, health.timeout), (seconds(6), seconds(3)));
+    assert_eq!((health.unhealthy.get(), health.healthy.get()), (4, 5));
+    let outlier = one.outlier.as_ref().unwrap();
+    assert_eq!(
+        (outlier.consecutive_5xx.get(), outlier.keep_at_least),
+        (6, 0)
+    );
+    assert_eq!(
+        [outlier.base, outlier.max, outlier.slow_start],
+        [seconds(7), seconds(8), seconds(9)]
+    );
+    let service = "models.v1".to_owned();
+    assert_eq!(
+        two.health.as_ref().unwrap().kind,
+        HealthKind::Grpc { service }
+    );
+    assert_eq!(two.outlier, None);
+    assert_eq!(three.health.as_ref().unwrap().kind, HealthKind::Tcp);
+    assert_eq!(three.outlier, Some(Outlier::default()));
+    let plain = Health {
+        kind: HealthKind::Http {
+            path: "/".to_owned(),
+            status: vec![StatusCode::OK],
+        },
+        port: None,
+        interval: seconds(5),
+        timeout: seconds(2),
+        unhealthy: 3.try_into().unwrap(),
+        healthy: 1.try_into().unwrap(),
+    };
+    assert_eq!(four.health, Some(plain));
 }
 
 #[test]

@@ -73,17 +73,23 @@ fn findings_are_json_with_stable_fields() {
 #[test]
 fn what_is_not_built_is_not_unknown() {
     answers(
-        &format!("routes: [{{name: r, cluster: c, mirrors: [], mirors: []}}]{REST}tracing: {{}}"),
+        &format!("routes: [{{name: r, cluster: c, pipeline: [], pipline: []}}]{REST}tracing: {{}}"),
         &[
-            "1:32 E011 routes[0] (r): `mirrors` is not built yet: this version of forebay does not have the feature",
-            "1:45 E010 routes[0] (r): unknown key `mirors`",
+            "1:32 E011 routes[0] (r): `pipeline` is not built yet: this version of forebay does not have the feature",
+            "1:46 E010 routes[0] (r): unknown key `pipline`",
             "3:1 E011 `tracing` is not built yet: this version of forebay does not have the feature",
         ],
     );
     answers(
-        &format!("routes: [{{name: r, cluster: c, cutover: ready}}]{REST}"),
+        &format!("routes: [{{name: r, cluster: c, wake: false}}]{REST}"),
         &[
-            "1:41 E011 routes[0] (r).cutover: `ready` is not built yet: this version of forebay does not have the feature",
+            "1:32 E011 routes[0] (r): `wake` is not built yet: this version of forebay does not have the feature",
+        ],
+    );
+    answers(
+        "routes: [{name: r, cluster: c}]\nclusters: [{name: c, endpoints: ['a:1'], scale: {}}]",
+        &[
+            "2:42 E011 clusters[0] (c): `scale` is not built yet: this version of forebay does not have the feature",
         ],
     );
 }
@@ -280,7 +286,7 @@ fn edits_and_rewrites() {
         ("rewrite: {host: 'a:8080'}", ""),
         ("body: {max: 1MiB}", ""),
         ("body: {max: 1mib}", "E013"),
-        ("body: {replace: []}", "E011"),
+        ("body: {replace: []}", ""),
         ("timeouts: {total: 0s}", "E014"),
         ("timeouts: {total: 5}", "E013"),
         ("timeouts: {total: none, idle: null}", ""),

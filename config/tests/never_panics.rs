@@ -74,6 +74,10 @@ fn piece() -> impl Strategy<Value = String> {
             "0x1F",
             "admin: {address: ':1'}",
             "tls: {}",
+            "mirrors: [{cluster: a}]",
+            "retry: {when: [5",
+            "json: /a~",
+            "health: {}",
             "%",
             "\\u0000",
         ])
@@ -98,7 +102,7 @@ proptest! {
 
     #[test]
     fn shipped_text_with_a_hole_or_a_patch(file in 0_usize..1000, at in 0.0..1.0, hole in 0_usize..12, patch in piece()) {
-        let files = shipped::all();
+        let files = shipped::all_and_traffic();
         let chars: Vec<char> = files[file % files.len()].text.chars().collect();
         let start = (chars.len() as f64 * at) as usize;
         let end = (start + hole).min(chars.len());

@@ -6,16 +6,19 @@
 mod answer;
 mod command;
 mod describe;
+mod endpoints;
 mod guard;
 mod health;
+mod limits;
 mod page;
 mod serve;
 mod stall;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 mod view;
+mod weights;
 
 use std::sync::Arc;
 
@@ -23,7 +26,7 @@ use axum::Router;
 use axum::extract::State;
 use axum::middleware::{from_fn, from_fn_with_state, map_response};
 use axum::response::{IntoResponse, Redirect, Response};
-use axum::routing::{MethodRouter, get, post};
+use axum::routing::{MethodRouter, delete, get, post};
 use forebay_config::Secret;
 use http::{Method, StatusCode};
 use tokio::sync::Semaphore;
@@ -42,6 +45,10 @@ const LARGE_ANSWERS: usize = 8;
 const WAITING: usize = 64;
 /// Reloads that run or wait for their turn.
 const RELOADS: usize = 8;
+
+const WEIGHTS: &str = "/api/routes/{route}/weights";
+const DRAIN: &str = "/api/clusters/{cluster}/endpoints/{endpoint}/drain";
+const UNDRAIN: &str = "/api/clusters/{cluster}/endpoints/{endpoint}/undrain";
 
 /// What the handlers work with.
 struct Desk {
@@ -107,9 +114,14 @@ fn routes() -> Vec<(&'static str, Method, Handler)> {
         ("/api/config/status", Method::GET, get(view::status)),
         ("/api/routes", Method::GET, get(view::routes)),
         ("/api/clusters", Method::GET, get(view::clusters)),
+        ("/api/limits", Method::GET, get(limits::limits)),
         ("/api/openapi.json", Method::GET, get(openapi)),
         ("/api/reload", Method::POST, command(post(command::reload))),
         ("/api/drain", Method::POST, command(post(command::drain))),
+        (DRAIN, Method::POST, command(post(endpoints::drain))),
+        (UNDRAIN, Method::POST, command(post(endpoints::undrain))),
+        (WEIGHTS, Method::POST, command(post(weights::set))),
+        (WEIGHTS, Method::DELETE, command(delete(weights::clear))),
     ]);
     routes
 }

@@ -5,7 +5,6 @@ use forebay_config::rewrite::{RequestOrigin, location};
 use forebay_config::{Action, Route, ServerKind};
 use http::header::{ACCEPT, ALLOW, CONTENT_LENGTH, CONTENT_TYPE, LOCATION, RETRY_AFTER};
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
-use hyper::body::Incoming;
 
 use crate::canonical::Target;
 use crate::connection::Connection;
@@ -66,7 +65,7 @@ pub struct Manners(Shape);
 
 impl Manners {
     /// Reads the caller's protocol from its request.
-    pub fn of(request: &Request<Incoming>, survey: &Survey) -> Self {
+    pub fn of<B>(request: &Request<B>, survey: &Survey) -> Self {
         let headers = request.headers();
         let path = request.uri().path();
         let wants_html = || {

@@ -1,7 +1,6 @@
-//! Bodies on their way through: counted, bounded, cut honestly, never buffered.
+//! Answers' bodies on their way through: counted, cut honestly, never buffered.
 
 use std::pin::Pin;
-use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -12,6 +11,7 @@ use hyper::body::Incoming;
 use crate::error::{Cut, Reason};
 use crate::exchange::Exchange;
 use crate::flow::Flow;
+use crate::replace;
 use crate::upstream::Lease;
 
 /// Fields that frame, route or authenticate a message and so have no place in trailers (RFC 9110 §6.5.1).
@@ -40,7 +40,8 @@ fn is_forbidden_trailer(name: &str) -> bool {
         || name.starts_with("x-forebay-")
 }
 
-fn clean_trailers(trailers: &mut HeaderMap) {
+/// Removes fields that have no place in trailers.
+pub fn clean_trailers(trailers: &mut HeaderMap) {
     let bad: Vec<_> = trailers
         .keys()
         .filter(|name| is_forbidden_trailer(name.as_str()))
@@ -48,141 +49,6 @@ fn clean_trailers(trailers: &mut HeaderMap) {
         .collect();
     for name in bad {
         trailers.remove(name);
-    }
-}
-
-/// A request's body on its way to an endpoint.
-pub struct RequestBody {
-    incoming: Option<Incoming>,
-    flow: Rc<Flow>,
-    /// Bytes the route still allows.
-    left: u64,
-    http2: bool,
-}
-
-impl RequestBody {
-    /// The body as it comes; at most `max` bytes, whatever was declared. `http2`: the client's protocol.
-    pub fn new(incoming: Incoming, flow: Rc<Flow>, max: Option<u64>, http2: bool) -> Self {
-        let incoming = (!http_body::Body::is_end_stream(&incoming)).then_some(incoming);
-        Self {
-            incoming,
-            flow,
-            left: max.unwrap_or(u64::MAX),
-            http2,
-        }
-    }
-
-    /// True when there is nothing to send.
-    pub fn is_empty(&self) -> bool {
-        self.incoming.is_none()
-    }
-
-    /// The same body once more; `None` when there is anything to send.
-    pub fn again(&self) -> Option<Self> {
-        self.is_empty().then(|| Self {
-            incoming: None,
-            flow: Rc::clone(&self.flow),
-            left: self.left,
-            http2: self.http2,
-        })
-    }
-
-    fn end(&mut self) {
-        self.incoming = None;
-        self.flow.request_sent();
-    }
-
-    fn fail(&mut self, reason: Reason) -> Cut {
-        self.flow.fail(reason);
-        Cut(reason)
-    }
-}
-
-/// Whether a client's broken body is its mistake or its departure.
-fn client_fault(error: &hyper::Error) -> Reason {
-    use std::error::Error as _;
-    let mut source = error.source();
-    while let Some(cause) = source {
-        if let Some(io) = cause.downcast_ref::<std::io::Error>() {
-            return match io.kind() {
-                std::io::ErrorKind::InvalidData | std::io::ErrorKind::InvalidInput => {
-                    Reason::BadRequest
-                }
-                _ => Reason::ClientClosed,
-            };
-        }
-        source = cause.source();
-    }
-    Reason::ClientClosed
-}
-
-impl http_body::Body for RequestBody {
-    type Data = Bytes;
-    type Error = Cut;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
-        if self.incoming.is_some()
-            && let Some(reason) = self.flow.body_refused()
-        {
-            self.incoming = None;
-            return Poll::Ready(Some(Err(Cut(reason))));
-        }
-        let Some(incoming) = &mut self.incoming else {
-            return Poll::Ready(None);
-        };
-        let polled = Pin::new(&mut *incoming).poll_frame(cx);
-        let ended = http_body::Body::is_end_stream(incoming);
-        let last = http_body::Body::size_hint(incoming).exact() == Some(0);
-        match polled {
-            Poll::Pending => {
-                self.flow.await_client(cx.waker());
-                Poll::Pending
-            }
-            Poll::Ready(Some(Ok(mut frame))) => {
-                if let Some(data) = frame.data_ref() {
-                    let bytes = data.len() as u64;
-                    if bytes > self.left {
-                        return Poll::Ready(Some(Err(self.fail(Reason::BodyTooLarge))));
-                    }
-                    self.left -= bytes;
-                    self.flow.client_sent(bytes);
-                    if ended {
-                        self.end();
-                    } else if last {
-                        self.flow.request_sent(); // by its length; trailers may still come
-                    }
-                } else if let Some(trailers) = frame.trailers_mut() {
-                    clean_trailers(trailers);
-                    self.end();
-                }
-                Poll::Ready(Some(Ok(frame)))
-            }
-            Poll::Ready(Some(Err(error))) => {
-                let reason = client_fault(&error);
-                Poll::Ready(Some(Err(self.fail(reason))))
-            }
-            // hyper shows RST_STREAM(NO_ERROR) as a clean end.
-            Poll::Ready(None) if self.http2 && !ended => {
-                Poll::Ready(Some(Err(self.fail(Reason::ClientClosed))))
-            }
-            Poll::Ready(None) => {
-                self.end();
-                Poll::Ready(None)
-            }
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.incoming.is_none()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.incoming
-            .as_ref()
-            .map_or_else(|| SizeHint::with_exact(0), http_body::Body::size_hint)
     }
 }
 
@@ -214,6 +80,48 @@ struct UpstreamBody {
     small: bool,
     /// What is left of a block that was larger.
     rest: Bytes,
+    /// Edits of the body.
+    edit: Option<Box<Edit>>,
+}
+
+/// How an endpoint's answer goes to a client.
+#[derive(Default)]
+pub struct Manner {
+    /// To HEAD, or with a status that has no body, whatever the endpoint sends.
+    pub bodiless: bool,
+    /// To an HTTP/2 client, whose stream would hold a whole block beyond its window.
+    pub small: bool,
+    /// Edits of the body.
+    pub edit: Option<Box<replace::Stream>>,
+}
+
+/// Edits of a body under way.
+struct Edit {
+    stream: Box<replace::Stream>,
+    /// The endpoint's part is over; its trailers, if it had any.
+    ended: Option<Option<Frame<Bytes>>>,
+    /// Nothing more is kept back.
+    finished: bool,
+}
+
+impl Edit {
+    /// The next part of the edited body that is ready.
+    fn step(&mut self) -> Result<Option<Bytes>, Cut> {
+        if self.finished {
+            return Ok(None);
+        }
+        let broken = |_| Cut(Reason::UpstreamProtocol);
+        let part = match (&self.ended, self.stream.pending()) {
+            (Some(_), _) => {
+                let part = self.stream.finish().map_err(broken)?;
+                self.finished = !self.stream.pending();
+                part
+            }
+            (None, true) => self.stream.feed(Bytes::new()).map_err(broken)?,
+            (None, false) => return Ok(None),
+        };
+        Ok(Some(part))
+    }
 }
 
 impl Body {
@@ -233,17 +141,8 @@ impl Body {
     }
 
     /// An endpoint's answer; `lease` is the connection it comes from.
-    ///
-    /// * `bodiless`: to HEAD, or with a status that has no body, whatever the endpoint sends
-    /// * `small`: to an HTTP/2 client, whose stream would hold a whole block beyond its window
-    pub fn upstream(
-        incoming: Incoming,
-        lease: Lease,
-        exchange: Exchange,
-        bodiless: bool,
-        small: bool,
-    ) -> Self {
-        if bodiless || http_body::Body::is_end_stream(&incoming) {
+    pub fn upstream(incoming: Incoming, lease: Lease, exchange: Exchange, manner: Manner) -> Self {
+        if manner.bodiless || http_body::Body::is_end_stream(&incoming) {
             if exchange.flow().sent().is_some() {
                 lease.release(exchange.flow().last());
             }
@@ -260,8 +159,15 @@ impl Body {
                 lease: Some(lease),
                 http2,
                 failed: None,
-                small,
+                small: manner.small,
                 rest: Bytes::new(),
+                edit: manner.edit.map(|stream| {
+                    Box::new(Edit {
+                        stream,
+                        ended: None,
+                        finished: false,
+                    })
+                }),
             }),
             exchange: Some(exchange),
         }
@@ -277,7 +183,77 @@ impl Body {
 }
 
 impl UpstreamBody {
+    /// What comes next for the client.
     fn poll_frame(
+        &mut self,
+        exchange: &Exchange,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+        if self.edit.is_none() {
+            return self.poll_seen(exchange, cx);
+        }
+        loop {
+            let Some(edit) = &mut self.edit else {
+                return Poll::Ready(None);
+            };
+            match edit.step() {
+                Err(cut) => {
+                    exchange.flow().fail(cut.0);
+                    return Poll::Ready(Some(Err(cut)));
+                }
+                Ok(Some(part)) if !part.is_empty() => {
+                    return Poll::Ready(Some(Ok(Frame::data(part))));
+                }
+                Ok(Some(_)) => continue,
+                Ok(None) => {}
+            }
+            if let Some(trailers) = &mut edit.ended {
+                return Poll::Ready(trailers.take().map(Ok));
+            }
+            let frame = match self.poll_seen(exchange, cx) {
+                Poll::Ready(Some(Ok(frame))) => Some(frame),
+                Poll::Ready(None) => None,
+                other => return other,
+            };
+            let over = self.lease.is_none();
+            let Some(edit) = &mut self.edit else { continue };
+            match frame.map(Frame::into_data) {
+                Some(Ok(data)) => {
+                    let Ok(part) = edit.stream.feed(data) else {
+                        exchange.flow().fail(Reason::UpstreamProtocol);
+                        return Poll::Ready(Some(Err(Cut(Reason::UpstreamProtocol))));
+                    };
+                    if over {
+                        edit.ended = Some(None);
+                    }
+                    if !part.is_empty() {
+                        return Poll::Ready(Some(Ok(Frame::data(part))));
+                    }
+                }
+                Some(Err(trailers)) => edit.ended = Some(Some(trailers)),
+                None => edit.ended = Some(None),
+            }
+        }
+    }
+
+    /// What comes next from the endpoint; those who compare or write it down are told.
+    fn poll_seen(
+        &mut self,
+        exchange: &Exchange,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+        let polled = self.poll_upstream(exchange.flow(), cx);
+        if let (Some(watch), Poll::Ready(Some(Ok(frame)))) = (&exchange.watch, &polled) {
+            if let Some(data) = frame.data_ref() {
+                watch.data(data);
+            } else if let Some(trailers) = frame.trailers_ref() {
+                watch.trailers(trailers);
+            }
+        }
+        polled
+    }
+
+    fn poll_upstream(
         &mut self,
         flow: &Flow,
         cx: &mut Context<'_>,
@@ -356,6 +332,9 @@ impl UpstreamBody {
     }
 
     fn size_hint(&self) -> SizeHint {
+        if self.edit.is_some() {
+            return SizeHint::new();
+        }
         let mut hint = http_body::Body::size_hint(&self.incoming);
         let rest = self.rest.len() as u64;
         if let Some(upper) = hint.upper() {
@@ -366,7 +345,9 @@ impl UpstreamBody {
     }
 
     fn is_finished(&self) -> bool {
+        let edited = self.edit.as_ref();
         self.lease.is_none()
+            && edited.is_none_or(|edit| edit.finished && matches!(edit.ended, Some(None)))
     }
 }
 
@@ -391,7 +372,7 @@ impl http_body::Body for Body {
                 let Some(exchange) = &this.exchange else {
                     return Poll::Ready(None);
                 };
-                let polled = upstream.poll_frame(exchange.flow(), cx);
+                let polled = upstream.poll_frame(exchange, cx);
                 (polled, upstream.is_finished())
             }
         };

@@ -8,7 +8,6 @@ use forebay_config::canonical::{canonical_host, canonical_path};
 use forebay_config::{Limits, PathOptions};
 use http::header::{EXPECT, HOST, TRANSFER_ENCODING};
 use http::{HeaderValue, Method, Request, Version};
-use hyper::body::Incoming;
 
 use crate::answer::Refusal;
 use crate::connection::Connection;
@@ -36,7 +35,7 @@ pub struct Target<'r> {
 ///
 /// The reason to answer with.
 pub fn check_framing(
-    request: &Request<Incoming>,
+    request: &Request<()>,
     survey: &Survey,
     limits: &Limits,
 ) -> Result<(), Refusal> {
@@ -85,7 +84,7 @@ pub fn check_framing(
 ///
 /// `bad_host`, `bad_path` or `misdirected`.
 pub fn target<'r>(
-    request: &'r Request<Incoming>,
+    request: &'r Request<()>,
     connection: &Connection,
     options: PathOptions,
 ) -> Result<Target<'r>, Refusal> {
@@ -116,7 +115,7 @@ pub fn target<'r>(
 
 /// The authority, as a field value to forward and as text: the target's, or the only `Host`.
 fn authority<'r>(
-    request: &'r Request<Incoming>,
+    request: &'r Request<()>,
     connection: &Connection,
 ) -> Result<(HeaderValue, &'r str), Refusal> {
     let mut hosts = request.headers().get_all(HOST).iter();

@@ -2,6 +2,7 @@
 //! on a worker, looked at elsewhere.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use http::{HeaderMap, Method, StatusCode};
 
@@ -31,7 +32,102 @@ impl Kept {
     }
 }
 
-/// A request as its client sent it, canonical.
+/// Bytes that may be held for all who share it, over all workers.
+#[derive(Debug)]
+pub struct Budget {
+    held: AtomicU64,
+    most: AtomicU64,
+}
+
+impl Budget {
+    /// A budget of `most` bytes.
+    pub fn new(most: u64) -> Self {
+        Self {
+            held: AtomicU64::new(0),
+            most: AtomicU64::new(most),
+        }
+    }
+
+    /// Changes the bound; what is held stays held.
+    pub fn set(&self, most: u64) {
+        self.most.store(most, Ordering::Relaxed);
+    }
+
+    /// Bytes held now.
+    pub fn held(&self) -> u64 {
+        self.held.load(Ordering::Relaxed)
+    }
+
+    /// Takes `bytes`; false: there are not so many.
+    pub fn take(&self, bytes: u64) -> bool {
+        let before = self.held.fetch_add(bytes, Ordering::Relaxed);
+        let fits = before.saturating_add(bytes) <= self.most.load(Ordering::Relaxed);
+        if !fits {
+            self.give_back(bytes);
+        }
+        fits
+    }
+
+    /// Gives `bytes` back.
+    pub fn give_back(&self, bytes: u64) {
+        self.held.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
+/// A body that is being kept, within a budget; what it took is given back when it is dropped or done.
+#[derive(Debug)]
+pub struct Capture {
+    kept: Kept,
+    most: u64,
+    budget: Arc<Budget>,
+}
+
+impl Capture {
+    /// Keeps at most `most` bytes of a body.
+    pub fn new(most: u64, budget: Arc<Budget>) -> Self {
+        Self {
+            kept: Kept::default(),
+            most,
+            budget,
+        }
+    }
+
+    /// Adds what came next, as far as bound and budget allow.
+    pub fn push(&mut self, data: &[u8]) {
+        let before = self.kept.bytes.len() as u64;
+        let fits = self.kept.length == before; // a gap would make other bytes of it
+        let wanted = (self.most - before.min(self.most)).min(data.len() as u64);
+        if fits && wanted > 0 && self.budget.take(wanted) {
+            self.kept.push(data, self.most);
+        } else {
+            self.kept.length += data.len() as u64;
+        }
+    }
+
+    /// Bytes came to their end.
+    pub fn end(&mut self) {
+        self.kept.whole = true;
+    }
+
+    /// What was kept so far.
+    pub fn kept(&self) -> &Kept {
+        &self.kept
+    }
+
+    /// What was kept.
+    pub fn take(&mut self) -> Kept {
+        self.budget.give_back(self.kept.bytes.len() as u64);
+        std::mem::take(&mut self.kept)
+    }
+}
+
+impl Drop for Capture {
+    fn drop(&mut self) {
+        self.take();
+    }
+}
+
+/// A request as it went to its endpoint.
 #[derive(Clone, Debug)]
 pub struct SeenRequest {
     /// `x-request-id`.
@@ -40,9 +136,9 @@ pub struct SeenRequest {
     pub route: Arc<str>,
     /// As sent.
     pub method: Method,
-    /// Host as the client wrote it.
+    /// `Host` or `:authority`.
     pub authority: String,
-    /// Canonical path, and the query as it was sent.
+    /// Path and query.
     pub target: String,
     /// As sent to the endpoint.
     pub headers: HeaderMap,
@@ -72,4 +168,29 @@ pub enum Seen {
     Answer(Box<SeenAnswer>),
     /// None: the reason, such as `connect_failed` or `timeout`.
     Nothing(&'static str),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_capture_keeps_what_bound_and_budget_allow_and_gives_it_back() {
+        let budget = Arc::new(Budget::new(10));
+        let mut first = Capture::new(8, Arc::clone(&budget));
+        first.push(b"abcdef");
+        first.push(b"ghijkl");
+        assert_eq!(first.kept().bytes, b"abcdefgh");
+        assert_eq!(first.kept().length, 12);
+        let mut second = Capture::new(8, Arc::clone(&budget));
+        second.push(b"ab");
+        second.push(b"cd"); // the budget is spent
+        second.push(b"e");
+        second.end();
+        assert_eq!(second.kept().bytes, b"ab");
+        assert!(!second.kept().is_complete());
+        assert_eq!(first.take().length, 12);
+        drop((first, second));
+        assert_eq!(budget.held(), 0);
+    }
 }

@@ -1,7 +1,11 @@
 //! What acts on a running proxy: reload, drain, status. The admin API, signals and the file watch all call it.
 
 mod error;
+mod overlay;
 mod status;
+#[cfg(test)]
+mod tests;
+mod weights;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -17,6 +21,7 @@ use tokio::sync::{oneshot, watch};
 
 use crate::access_log::AccessLog;
 use crate::discovery::Discovery;
+use crate::health::Checker;
 use crate::load::{self, LoadError};
 use crate::metrics::Metrics;
 use crate::snapshot::{Build, Registry, Snapshot};
@@ -25,8 +30,11 @@ use crate::tls;
 use crate::worker::{Order, Shared, Stage};
 
 pub use error::ReloadError;
+use overlay::{Agenda, Shares};
+pub use overlay::{GivenWeights, RouteWeights, WeightsError};
 pub use status::{LastError, Status, hash_of, rfc3339};
-use status::{restart_warnings, status_of};
+use status::{notes, status_of};
+pub use weights::{Override, Pending};
 
 /// After GOAWAY, how long idle HTTP/1.1 connections are still served.
 pub const IDLE_GRACE: Duration = Duration::from_secs(1);
@@ -74,7 +82,9 @@ struct Workshop {
     registry: Arc<Mutex<Registry>>,
     sockets: Sockets,
     discovery: Discovery,
+    checker: Checker,
     first: Arc<Config>,
+    shares: Shares,
 }
 
 /// A running proxy, as seen from outside the workers.
@@ -92,6 +102,7 @@ pub struct Control {
     /// Where the probes really listen.
     pub probes: Option<std::net::SocketAddr>,
     watched: watch::Sender<BTreeSet<PathBuf>>,
+    agenda: watch::Sender<Agenda>,
 }
 
 /// What a [`Control`] begins with.
@@ -102,6 +113,7 @@ pub struct Parts {
     pub registry: Registry,
     pub sockets: Sockets,
     pub discovery: Discovery,
+    pub checker: Checker,
     pub snapshot: Arc<Snapshot>,
     pub sources: Vec<SourceFile>,
     pub warnings: Vec<Diagnostic>,
@@ -110,14 +122,18 @@ pub struct Parts {
 }
 
 impl Control {
-    /// The control of a proxy that serves its first snapshot.
+    /// The control of a proxy that serves its first snapshot. Must run on the control runtime.
     pub fn new(parts: Parts) -> Arc<Self> {
-        let status = status_of(&parts.snapshot, &parts.sources, &parts.warnings, Vec::new());
+        let first = Arc::clone(&parts.snapshot.config);
+        let notes = notes(&parts.warnings, &first, &first);
+        let status = status_of(&parts.snapshot, &parts.sources, notes.clone());
         let metrics = &parts.shared.metrics;
         let admin_tls = parts.snapshot.config.admin.tls.clone();
         sync_metrics(metrics, &parts.snapshot);
+        metrics.config_applied(parts.snapshot.generation, &parts.snapshot.hash);
         let watched = watch::Sender::new(files_of(&parts.source, &parts.snapshot));
-        Arc::new(Self {
+        let (agenda, ahead) = watch::channel(Agenda::default());
+        let control = Arc::new(Self {
             workshop: tokio::sync::Mutex::new(Workshop {
                 registry: Arc::new(Mutex::new({
                     let mut registry = parts.registry;
@@ -126,7 +142,9 @@ impl Control {
                 })),
                 sockets: parts.sockets,
                 discovery: parts.discovery,
-                first: Arc::clone(&parts.snapshot.config),
+                checker: parts.checker,
+                first,
+                shares: Shares::new(notes),
             }),
             snapshot: ArcSwap::new(parts.snapshot),
             source: parts.source,
@@ -138,7 +156,10 @@ impl Control {
             admin: parts.admin,
             probes: parts.probes,
             watched,
-        })
+            agenda,
+        });
+        overlay::keep(&control, ahead);
+        control
     }
 
     /// The snapshot that serves.
@@ -194,8 +215,9 @@ impl Control {
         self.watched.subscribe()
     }
 
-    /// Opens log files again, after they were moved away.
+    /// Opens log files and recordings again, after they were moved away.
     pub fn reopen_logs(&self) {
+        self.snapshot.load().mirrors.reopen();
         if let Some(log) = &self.snapshot.load().log
             && let Err(error) = log.reopen()
         {
@@ -250,6 +272,8 @@ impl Control {
         let old = self.snapshot.load_full();
         let config = Arc::new(loaded.config);
         let log = open_log(&config, Some(&old), &self.shared.metrics).map_err(ReloadError::Log)?;
+        let shares = workshop.shares.beside(&config);
+        let held = shares.plan_for(&config, &old).held;
         let registry = Arc::clone(&workshop.registry);
         let metrics = Arc::clone(&self.shared.metrics);
         let before = Arc::clone(&old);
@@ -257,6 +281,7 @@ impl Control {
         let built = blocking(move || {
             let build = Build {
                 config,
+                held,
                 hash,
                 generation: before.generation + 1,
                 old: Some(&before),
@@ -270,19 +295,22 @@ impl Control {
         // Bound before the swap: a failure here leaves everything as it was.
         let bound = workshop.sockets.bind(&snapshot, &self.shared)?;
         workshop.discovery.follow(&snapshot).await;
+        workshop.checker.follow(snapshot.clusters.values());
         self.publish(&snapshot).await;
         snapshot.show_certificates();
         workshop.sockets.switch(bound, &self.shared);
-        let mut registry = workshop
-            .registry
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        registry.follow(&snapshot);
-        drop(registry);
+        {
+            let registry = &workshop.registry;
+            let mut registry = registry.lock().unwrap_or_else(PoisonError::into_inner);
+            registry.follow(&snapshot);
+        }
         sync_metrics(&self.shared.metrics, &snapshot);
-        let waits = restart_warnings(&workshop.first, &snapshot.config);
+        let metrics = &self.shared.metrics;
+        metrics.config_applied(snapshot.generation, &snapshot.hash);
+        let notes = notes(&loaded.warnings, &workshop.first, &snapshot.config);
         *self.status.lock().unwrap_or_else(PoisonError::into_inner) =
-            status_of(&snapshot, &sources, &loaded.warnings, waits);
+            shares.shown_in(status_of(&snapshot, &sources, notes.clone()));
+        workshop.shares = shares.with_notes(notes);
         let files = files_of(&self.source, &snapshot);
         self.watched
             .send_if_modified(|watched| std::mem::replace(watched, files.clone()) != files);
@@ -299,6 +327,7 @@ impl Control {
             hash = snapshot.hash,
             "configuration applied"
         );
+        self.settle(workshop).await;
         Ok(())
     }
 
@@ -388,8 +417,9 @@ impl Control {
         let _ = stage.wait_for(|stage| *stage == Stage::Ended).await;
     }
 
-    /// Writes out what the access log still holds.
+    /// Writes out what the access log and recordings still hold.
     pub fn close_logs(&self) {
+        self.snapshot.load().mirrors.close(Duration::from_secs(1));
         if let Some(log) = &self.snapshot.load().log {
             log.close();
         }
@@ -432,8 +462,10 @@ pub fn open_log(
     AccessLog::start(wanted, metrics.access_log_dropped()).map(Some)
 }
 
+/// Exports what the routes count, from 0.
 fn sync_metrics(metrics: &Metrics, snapshot: &Snapshot) {
-    let pairs = snapshot.config.routes.iter().flat_map(|route| {
+    let pairs = snapshot.routes.iter().flat_map(|view| {
+        let route = &view.config;
         let mut clusters: Vec<&str> = match &route.action {
             forebay_config::Action::Forward(members) => {
                 members.iter().map(|m| m.cluster.as_str()).collect()
@@ -449,7 +481,6 @@ fn sync_metrics(metrics: &Metrics, snapshot: &Snapshot) {
             .collect::<Vec<_>>()
     });
     metrics.sync(pairs);
-    metrics.config_applied(snapshot.generation, &snapshot.hash);
 }
 
 /// Everything a reload reads: the configuration itself, certificates, keys, CA bundles, lists.

@@ -14,6 +14,7 @@ use crate::error::Reason;
 use crate::filter::Passed;
 use crate::flow::Flow;
 use crate::metrics::TrafficCells;
+use crate::mirror::Observation;
 use crate::snapshot::OwnTraffic;
 
 /// What the access log needs of a request whose head is gone upstream.
@@ -123,6 +124,8 @@ pub struct Exchange {
     reason: Option<Reason>,
     /// When the request left us for an endpoint.
     left: Option<Instant>,
+    /// What its copies and those who write it down are told; `None`: there are none.
+    pub watch: Option<Rc<Observation>>,
     done: bool,
 }
 
@@ -139,6 +142,7 @@ impl Exchange {
             status: 0,
             reason: None,
             left: None,
+            watch: None,
             done: false,
         }
     }
@@ -168,9 +172,9 @@ impl Exchange {
     }
 
     /// The request goes to an endpoint once more.
-    pub fn retry(&self, reason: Reason) {
+    pub fn retry(&self, reason: &'static str) {
         if let Some(cells) = self.cells() {
-            cells.retried(reason.label());
+            cells.retried(reason);
         }
     }
 
@@ -246,6 +250,9 @@ impl Exchange {
             }
         }
         self.connection.request_ended(now);
+        if let Some(watch) = self.watch.take() {
+            watch.finish(aborted.or(self.reason));
+        }
         let Some(entry) = self.log.take() else { return };
         let reason = aborted.or(self.reason).map_or("", Reason::label);
         let status = if self.status == 0 {

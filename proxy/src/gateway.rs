@@ -13,23 +13,27 @@ use forebay_config::peek::Found;
 use forebay_config::rewrite;
 use forebay_config::route::{CompiledMatch, Lookup, RequestHead};
 use http::header::{CONNECTION, CONTENT_LENGTH, TE, TRANSFER_ENCODING, UPGRADE};
-use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 use hyper::body::Incoming;
 
 use crate::answer::{self, Refusal};
-use crate::body::{Body, RequestBody};
+use crate::body::{Body, Manner};
 use crate::canonical::{self, Target};
 use crate::connection::Connection;
 use crate::error::{Cut, Reason};
 use crate::exchange::{Exchange, LogEntry};
 use crate::filter::{Dressing, cors};
 use crate::flow::Flow;
-use crate::headers::{self, Origin, Survey};
+use crate::headers::{self, Origin, Survey, X_REQUEST_ID};
+use crate::mirror::Sampled;
 use crate::outgoing::{self, is_grpc};
+use crate::replace::{self, Applies};
+use crate::retry::Allowance;
 use crate::screen;
 use crate::sending::{Sending, Switched};
 use crate::snapshot::{ListenerView, MemberView, RouteView, WorkerSnapshot};
 use crate::tunnel::Tunnel;
+use crate::upload::{Ahead, Client, RequestBody, Upload};
 use crate::upstream::Lease;
 use crate::worker::Stage;
 
@@ -41,7 +45,12 @@ pub struct Gateway {
 /// What came of a request.
 enum Outcome {
     /// An endpoint answered.
-    Upstream(http::response::Parts, Incoming, Lease),
+    Upstream(
+        http::response::Parts,
+        Incoming,
+        Lease,
+        Option<Box<replace::Stream>>,
+    ),
     /// The route itself answers.
     Own(Response<Bytes>),
     /// The endpoint switched protocols.
@@ -91,13 +100,15 @@ async fn answer(
     let http10 = request.version() == Version::HTTP_10;
     let head_only = request.method() == Method::HEAD;
     let mut dressing = Dressing::default();
+    let (head, incoming) = request.into_parts();
     let outcome = {
         let mut life = std::pin::pin!(forward(
             &connection,
             &snapshot,
             &mut exchange,
             &mut dressing,
-            request,
+            Request::from_parts(head, ()),
+            Client::new(incoming, connection.http2),
             survey
         ));
         std::future::poll_fn(|cx| isolated(life.as_mut(), cx)).await
@@ -142,17 +153,18 @@ fn finish(
     outcome: Outcome,
 ) -> Response<Body> {
     match outcome {
-        Outcome::Upstream(head, incoming, lease) => {
+        Outcome::Upstream(head, incoming, lease, edit) => {
             exchange.answered(head.status.as_u16());
             if let Some(log) = &mut exchange.log {
                 log.answer(&head.headers);
             }
             let bodiless = head_only || has_no_body(head.status);
-            let small = connection.http2;
-            Response::from_parts(
-                head,
-                Body::upstream(incoming, lease, exchange, bodiless, small),
-            )
+            let manner = Manner {
+                bodiless,
+                small: connection.http2,
+                edit,
+            };
+            Response::from_parts(head, Body::upstream(incoming, lease, exchange, manner))
         }
         Outcome::Own(response) => {
             exchange.responded(response.status().as_u16());
@@ -205,9 +217,11 @@ async fn forward<'s>(
     snapshot: &'s WorkerSnapshot,
     exchange: &mut Exchange,
     dressing: &mut Dressing<'s>,
-    request: Request<Incoming>,
+    request: Request<()>,
+    mut client: Client,
     survey: Survey,
 ) -> Result<Outcome, Refusal> {
+    let head_only = request.method() == Method::HEAD;
     let view = connection.view(snapshot).ok_or(Reason::Draining)?;
     if connection.worker.shared.overloaded.load(Ordering::Relaxed) {
         return Err(Reason::Overloaded.into());
@@ -224,15 +238,19 @@ async fn forward<'s>(
         log.route.clone_from(&config.name);
         log.client = screen::client_ip(&request, connection, view);
     }
-    let fields = Found::default();
+    let (mut peeked, mut fields) = (None, Found::default());
     if let Some(filters) = &route.filters {
-        let entered = screen::enter(filters, &request, connection, view, exchange, dressing);
-        let screened = match entered {
-            Ok(None) => {
-                screen::admit(filters, &request, &fields, connection, view, exchange).map(|()| None)
+        let mut screened = screen::enter(filters, &request, connection, view, exchange, dressing);
+        if matches!(screened, Ok(None)) && !filters.fields().is_empty() {
+            match screen::peek(filters, &mut client, config, exchange).await {
+                Ok(found) => (peeked, fields) = found,
+                Err(reason) => screened = Err(reason.into()),
             }
-            other => other,
-        };
+        }
+        if matches!(screened, Ok(None)) {
+            let admitted = screen::admit(filters, &request, &fields, connection, view, exchange);
+            screened = admitted.map(|()| None);
+        }
         if !matches!(screened, Ok(None)) {
             exchange.belong(snapshot.traffic(route.cell));
             exchange.server = screen::server(route);
@@ -259,15 +277,17 @@ async fn forward<'s>(
         return Err(Reason::BodyTooLarge.into());
     }
     exchange.flow().bind(&config.timeouts);
+    let allowance = Allowance::new(config.retry.as_ref(), request.method(), request.headers());
     let way = Way {
         connection,
         view,
         route,
         matched,
         member,
+        allowance,
     };
-    let mut plan = way.plan(&request, target, &survey)?;
-    let request = way.depart(request, &mut plan, &survey, exchange);
+    let mut plan = way.plan(&request, target, &survey, client.is_over())?;
+    let (request, copies) = way.depart(request, (client, peeked), &mut plan, &survey, exchange);
     let flow = Rc::clone(exchange.flow());
     let sent = Sending {
         connection,
@@ -275,10 +295,15 @@ async fn forward<'s>(
         key: plan.key.as_deref(),
         http2: plan.http2,
         upgrade: plan.upgrade.is_some(),
+        allowance,
+        copies,
     };
     let (response, lease, switched) = sent.run(request, &flow, exchange).await?;
     flow.head_came();
-    way.arrive(response, lease, switched)
+    if let Some(watch) = &exchange.watch {
+        watch.head(response.status(), response.headers());
+    }
+    way.arrive(response, lease, switched, head_only)
 }
 
 /// The way of one request through the configuration.
@@ -288,6 +313,7 @@ struct Way<'w> {
     route: &'w RouteView,
     matched: &'w CompiledMatch,
     member: &'w MemberView,
+    allowance: Allowance<'w>,
 }
 
 /// What is settled before the request is taken apart.
@@ -303,17 +329,18 @@ struct Plan {
     key: Option<Vec<u8>>,
 }
 
-impl Way<'_> {
+impl<'w> Way<'w> {
     /// Settles where the request goes and over which protocol.
     fn plan(
         &self,
-        request: &Request<Incoming>,
+        request: &Request<()>,
         target: Target<'_>,
         survey: &Survey,
+        bodiless: bool,
     ) -> Result<Plan, Refusal> {
         let (connection, view, member) = (self.connection, self.view, self.member);
         let config = &self.route.config;
-        let upgrade = if survey.upgrade && http_body::Body::is_end_stream(request.body()) {
+        let upgrade = if survey.upgrade && bodiless {
             headers::requested_upgrade(request.headers(), request.version())
         } else {
             None
@@ -347,11 +374,12 @@ impl Way<'_> {
     /// Turns the client's request into the endpoint's: identity, host and headers.
     fn depart(
         &self,
-        request: Request<Incoming>,
+        request: Request<()>,
+        (client, peeked): (Client, Option<Ahead>),
         plan: &mut Plan,
         survey: &Survey,
         exchange: &mut Exchange,
-    ) -> Request<RequestBody> {
+    ) -> (Request<RequestBody>, Option<Sampled<'w>>) {
         let (connection, view, member) = (self.connection, self.view, self.member);
         let (config, http2) = (&self.route.config, plan.http2);
         let trusted = view
@@ -361,7 +389,7 @@ impl Way<'_> {
             .any(|net| net.contains(&connection.peer_ip()));
         let host_moved = request.uri().authority().is_some();
         let version = request.version();
-        let (mut head, incoming) = request.into_parts();
+        let (mut head, ()) = request.into_parts();
         headers::prepare_request(
             &mut head.headers,
             survey,
@@ -378,6 +406,9 @@ impl Way<'_> {
         outgoing::identify(&mut head.headers, survey, connection, trusted, exchange);
         headers::edit(&mut head.headers, &config.request_headers);
         headers::edit(&mut head.headers, &member.request_headers);
+        if self.route.replace.is_some() {
+            replace::edit_request_headers(&mut head.headers);
+        }
         // Named in the target, or named as hop-by-hop, or not there at all in HTTP/1.0.
         let host_lost = host_moved || survey.hop_by_hop || version == Version::HTTP_10;
         outgoing::address(
@@ -404,18 +435,67 @@ impl Way<'_> {
             Version::HTTP_11
         };
         head.extensions.clear();
-        let body = RequestBody::new(
-            incoming,
-            Rc::clone(exchange.flow()),
-            config.body_max,
-            version == Version::HTTP_2,
-        );
+        let copies = self.copies(&head.headers, plan.upgrade.is_some());
+        let body = self.body(client, peeked, copies.as_ref(), exchange);
         if !http2 && !body.is_empty() && !head.headers.contains_key(CONTENT_LENGTH) {
             // hyper's client sends a GET or HEAD of unknown length without its body unless told how to frame it.
             head.headers
                 .insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
         }
-        Request::from_parts(head, body)
+        (Request::from_parts(head, body), copies)
+    }
+
+    /// The copies that the request gets.
+    fn copies(&self, headers: &HeaderMap, upgrade: bool) -> Option<Sampled<'w>> {
+        let mirrors = self.route.mirrors.as_ref()?;
+        let sampled = mirrors.sample(headers.get(&X_REQUEST_ID))?;
+        if upgrade {
+            sampled.refuse("upgrade");
+            return None;
+        }
+        Some(sampled)
+    }
+
+    /// The request's body, shared when others want it as well.
+    fn body(
+        &self,
+        mut client: Client,
+        peeked: Option<Ahead>,
+        copies: Option<&Sampled<'_>>,
+        exchange: &Exchange,
+    ) -> RequestBody {
+        let flow = Rc::clone(exchange.flow());
+        if peeked.is_none() {
+            client.bound(self.route.config.body_max);
+        }
+        let keep = self.allowance.keeps();
+        if peeked.is_none() && copies.is_none() && (keep.is_none() || client.is_over()) {
+            return RequestBody::direct(client, flow);
+        }
+        let seen = copies.and_then(Sampled::capture);
+        let upload = Upload::new(client, peeked.unwrap_or_default(), keep, seen);
+        RequestBody::shared(&upload, flow)
+    }
+
+    /// Prepares the answer for edits of its body, if it gets any.
+    fn edit(
+        &self,
+        response: &mut Response<Incoming>,
+        head_only: bool,
+    ) -> Option<Box<replace::Stream>> {
+        let replacing = self.route.replace.as_ref()?;
+        let (status, headers) = (response.status(), response.headers());
+        let stream = match replacing.replacer.applies(status, headers, head_only) {
+            Applies::No => return None,
+            Applies::Skipped(coding) => {
+                replacing.skipped(&self.route.config.name, &coding);
+                return None;
+            }
+            Applies::Head => None,
+            Applies::Stream(stream) => Some(Box::new(stream)),
+        };
+        replace::edit_response_headers(response.headers_mut());
+        stream
     }
 
     /// Turns the endpoint's answer into the client's. `switched`: the request asked for another protocol.
@@ -424,6 +504,7 @@ impl Way<'_> {
         mut response: Response<Incoming>,
         lease: Lease,
         switched: Option<Switched>,
+        head_only: bool,
     ) -> Result<Outcome, Refusal> {
         let (connection, config) = (self.connection, &self.route.config);
         let switching = response.status() == StatusCode::SWITCHING_PROTOCOLS;
@@ -440,6 +521,7 @@ impl Way<'_> {
         } else {
             Version::HTTP_11
         };
+        let edit = self.edit(&mut response, head_only);
         headers::prepare_response(response.headers_mut());
         headers::edit(response.headers_mut(), &config.response_headers);
         headers::edit(response.headers_mut(), &self.member.response_headers);
@@ -457,7 +539,7 @@ impl Way<'_> {
                 ));
                 Ok(Outcome::Tunnel(head))
             }
-            _ => Ok(Outcome::Upstream(head, incoming, lease)),
+            _ => Ok(Outcome::Upstream(head, incoming, lease, edit)),
         }
     }
 }
@@ -465,7 +547,7 @@ impl Way<'_> {
 /// The only look at the configuration.
 fn find<'v>(
     view: &'v ListenerView,
-    request: &Request<Incoming>,
+    request: &Request<()>,
     target: &Target<'_>,
 ) -> Result<(&'v Arc<RouteView>, &'v CompiledMatch), Refusal> {
     let head = RequestHead {

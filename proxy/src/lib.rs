@@ -35,6 +35,7 @@ pub mod outgoing;
 pub mod proxy_protocol;
 pub mod record;
 pub mod replace;
+pub mod retry;
 pub mod screen;
 pub mod sending;
 pub mod server;

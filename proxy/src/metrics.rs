@@ -46,6 +46,8 @@ pub struct EndpointSample {
     pub in_flight: u64,
     /// Whether it may be chosen.
     pub healthy: bool,
+    /// Times it was ejected.
+    pub ejections: u64,
 }
 
 /// All metrics of a proxy; several proxies in one process do not meet.
@@ -69,6 +71,7 @@ struct Inner {
     sources: Mutex<Vec<Source>>,
     panics: AtomicU64,
     access_log_dropped: Arc<AtomicU64>,
+    replace_skipped: Arc<AtomicU64>,
 }
 
 #[derive(Default)]
@@ -91,6 +94,7 @@ impl Metrics {
             sources: Mutex::default(),
             panics: AtomicU64::new(0),
             access_log_dropped: Arc::default(),
+            replace_skipped: Arc::default(),
         });
         let scraped = Arc::clone(&inner);
         let exposition = Exposition::new(Arc::new(move |samples| scraped.collect(samples)));
@@ -176,6 +180,11 @@ impl Metrics {
         Arc::clone(&self.inner.access_log_dropped)
     }
 
+    /// Returns the counter of answers whose body could not be edited, for routes to count in.
+    pub fn replace_skipped(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.inner.replace_skipped)
+    }
+
     /// Names who lists the endpoints at each scrape, instead of who did before. Of more than [`MAX_ENDPOINTS`]
     /// the first are exported.
     pub fn set_endpoints(&self, source: EndpointSource) {
@@ -232,11 +241,22 @@ mod tests {
                 endpoint: endpoint(number),
                 in_flight: 3,
                 healthy: true,
+                ejections: 0,
             }));
         }));
         metrics.add_source(Arc::new(|samples| {
             samples.add(&family::RATE_LIMITED, &["r", "rate-1"], 1.0);
             samples.add(&family::ACCESS_DENIED, &["r"], 1.0);
+            for (family, labels) in [
+                (&family::MIRROR_REQUESTS, &["r", "m", "ok"][..]),
+                (&family::MIRROR_FAILURES, &["r", "m", "error", "status"]),
+                (&family::MIRROR_IN_FLIGHT, &["r", "m"]),
+                (&family::MIRROR_HELD, &["r", "m"]),
+                (&family::COMPARE, &["r", "m", "equal"]),
+                (&family::RECORD, &["r", "written"]),
+            ] {
+                samples.add(family, labels, 1.0);
+            }
         }));
         metrics
     }

@@ -8,7 +8,6 @@ use forebay_config::{Balance, HashKey};
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderValue, Request, Uri};
-use hyper::body::Incoming;
 
 use crate::connection::Connection;
 use crate::error::Reason;
@@ -34,7 +33,7 @@ pub fn is_grpc(headers: &HeaderMap) -> bool {
 /// What a consistent hash looks at in this request.
 pub fn hash_key(
     balance: &Balance,
-    request: &Request<Incoming>,
+    request: &Request<()>,
     connection: &Connection,
     view: &ListenerView,
 ) -> Option<Vec<u8>> {
@@ -63,7 +62,7 @@ pub fn hash_key(
 
 /// The target as the endpoint sees it, canonical path and the query as it was sent; `None`: as the client wrote it.
 pub fn new_uri(
-    request: &Request<Incoming>,
+    request: &Request<()>,
     path: Cow<'_, str>,
     http2: bool,
     authority: impl FnOnce() -> Result<(Scheme, Authority), Reason>,

@@ -5,26 +5,23 @@ use std::net::IpAddr;
 
 use bytes::Bytes;
 use forebay_config::ServerKind;
-use forebay_config::peek::Found;
+use forebay_config::peek::{Found, Peek, Progress};
 use forebay_config::split::Split;
 use http::{Request, Response};
-use hyper::body::Incoming;
 
 use crate::answer::Refusal;
 use crate::connection::Connection;
+use crate::error::Reason;
 use crate::exchange::Exchange;
 use crate::filter::bucket::Ticks;
 use crate::filter::sticky::Place;
 use crate::filter::{Asked, Dressing, Filters, cors};
 use crate::headers;
 use crate::snapshot::{ListenerView, MemberView, RouteView};
+use crate::upload::{Ahead, Client};
 
 /// The client behind the listener's trusted proxies.
-pub fn client_ip(
-    request: &Request<Incoming>,
-    connection: &Connection,
-    view: &ListenerView,
-) -> IpAddr {
+pub fn client_ip(request: &Request<()>, connection: &Connection, view: &ListenerView) -> IpAddr {
     let trusted = &view.config.trusted_proxies;
     headers::client_ip(request.headers(), connection.peer_ip(), trusted)
 }
@@ -37,7 +34,7 @@ pub fn client_ip(
 /// A step refuses it.
 pub fn enter<'s>(
     filters: &'s Filters,
-    request: &Request<Incoming>,
+    request: &Request<()>,
     connection: &Connection,
     view: &ListenerView,
     exchange: &mut Exchange,
@@ -57,6 +54,32 @@ pub fn enter<'s>(
     Ok(None)
 }
 
+/// Bytes of a body that are looked at before the request is admitted.
+const PEEK: usize = 64 << 10;
+
+/// Looks for the fields of the body that limits or the split ask for. Returns what was read of it, and what was found.
+///
+/// # Errors
+///
+/// The body is too large or broken, or its client left.
+pub async fn peek(
+    filters: &Filters,
+    client: &mut Client,
+    config: &forebay_config::Route,
+    exchange: &Exchange,
+) -> Result<(Option<Ahead>, Found), Reason> {
+    if client.is_over() {
+        return Ok((None, Found::default()));
+    }
+    let flow = exchange.flow();
+    flow.bind(&config.timeouts);
+    client.bound(config.body_max);
+    let mut peek = Peek::new(filters.fields());
+    let enough = |data: &[u8]| peek.feed(data) == Progress::Done;
+    let ahead = Ahead::read(client, flow, PEEK, enough).await?;
+    Ok((Some(ahead), peek.finish()))
+}
+
 /// Takes what the route's limits ask of a request that is in.
 ///
 /// # Errors
@@ -64,7 +87,7 @@ pub fn enter<'s>(
 /// A limit is exceeded.
 pub fn admit(
     filters: &Filters,
-    request: &Request<Incoming>,
+    request: &Request<()>,
     fields: &Found,
     connection: &Connection,
     view: &ListenerView,
@@ -94,7 +117,7 @@ pub fn server(route: &RouteView) -> Option<ServerKind> {
 pub fn member<'s>(
     route: &RouteView,
     split: &'s Split<MemberView>,
-    request: &Request<Incoming>,
+    request: &Request<()>,
     fields: &Found,
     connection: &Connection,
     view: &ListenerView,

@@ -1,5 +1,6 @@
 //! Starts the workers and what controls them, and stops them again.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -13,6 +14,7 @@ use crate::admin;
 use crate::control::{self, Control, Parts, ReloadError, Source};
 use crate::discovery::Discovery;
 use crate::dns::Resolver;
+use crate::health::Checker;
 use crate::metrics::{EndpointSample, Metrics};
 use crate::snapshot::{Build, Registry, Snapshot};
 use crate::sockets::{self, Sockets};
@@ -87,6 +89,7 @@ impl Server {
         let registry = Registry::default();
         let build = Build {
             config: Arc::clone(&config),
+            held: HashMap::new(),
             hash: control::hash_of(&sources),
             generation: 1,
             old: None,
@@ -112,6 +115,8 @@ impl Server {
         let resolver = Resolver::system().map_err(|e| StartError::System(e.to_string()))?;
         let mut discovery = Discovery::new(resolver, options.resolve.into_iter().collect());
         discovery.follow(&snapshot).await;
+        let checker = Checker::new();
+        checker.follow(snapshot.clusters.values());
         let workers = start_workers(&shared, &snapshot, inboxes)?;
         sockets.switch(bound, &shared);
         let warnings = loaded.warnings.clone();
@@ -121,6 +126,7 @@ impl Server {
             registry,
             sockets,
             discovery,
+            checker,
             snapshot,
             sources,
             warnings: loaded.warnings,
@@ -276,7 +282,8 @@ fn publish_endpoints(control: &Arc<Control>) {
                         cluster: Arc::clone(&name),
                         endpoint: Arc::clone(&endpoint.label),
                         in_flight: endpoint.in_flight().into(),
-                        healthy: true,
+                        healthy: endpoint.is_healthy(),
+                        ejections: endpoint.ejections(),
                     }
                 }));
             }
@@ -288,7 +295,9 @@ fn publish_policy(control: &Arc<Control>) {
     let weak = Arc::downgrade(control);
     control.metrics().add_source(Arc::new(move |samples| {
         if let Some(control) = weak.upgrade() {
-            control.snapshot().ledger.collect(samples);
+            let snapshot = control.snapshot();
+            snapshot.ledger.collect(samples);
+            snapshot.mirrors.collect(samples);
         }
     }));
 }

@@ -1,5 +1,7 @@
 //! The live view of one configuration, built beside the old one and swapped whole.
 
+mod reweight;
+
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::rc::Rc;
@@ -15,10 +17,13 @@ use crate::access_log::AccessLog;
 use crate::cluster::ClusterState;
 use crate::filter::{self, FilterError, Filters, Ledger};
 use crate::metrics::{Metrics, Traffic, TrafficCells};
+use crate::mirror::{self, MirrorError, Mirrors};
+use crate::replace::Replacing;
 use crate::tls::{self, Loaded, ServerTlsState, TlsError};
 use crate::upstream::{Connector, ConnectorTls};
 
-/// Everything that requests of one generation see. Never changed after it is published.
+/// Everything that requests of one generation see. Never changed after it is published; cloned when only weights change.
+#[derive(Clone)]
 pub struct Snapshot {
     /// 1 for the first configuration, then one more for each that was applied.
     pub generation: u64,
@@ -30,12 +35,16 @@ pub struct Snapshot {
     pub config: Arc<Config>,
     /// In file order.
     pub listeners: Vec<Arc<ListenerView>>,
+    /// All of them, in file order.
+    pub routes: Vec<Arc<RouteView>>,
     /// By name.
     pub clusters: HashMap<String, Arc<ClusterView>>,
     /// Metric cells of each member of each route, by [`MemberView::cell`].
-    traffic: Vec<Arc<Traffic>>,
+    traffic: Arc<[Arc<Traffic>]>,
     /// What limits and access lists count, and the files they were read from.
-    pub ledger: Ledger,
+    pub ledger: Arc<Ledger>,
+    /// What mirrors and recordings count and keep.
+    pub mirrors: Arc<mirror::Ledger>,
     /// Where finished requests are written.
     pub log: Option<Arc<AccessLog>>,
 }
@@ -65,11 +74,12 @@ impl Snapshot {
 }
 
 /// A listener and the routes on it.
+#[derive(Clone)]
 pub struct ListenerView {
     /// As configured.
     pub config: Arc<config::Listener>,
     /// Over `routes`.
-    pub table: RouteTable,
+    pub table: Arc<RouteTable>,
     /// In file order; a tcp listener has one.
     pub routes: Vec<Arc<RouteView>>,
     /// Certificates, re-read when their files change.
@@ -78,19 +88,25 @@ pub struct ListenerView {
     fresh: Option<Arc<Loaded>>,
 }
 
-/// A route and what it leads to.
+/// A route and what it leads to. Cloned when only its weights change.
+#[derive(Clone)]
 pub struct RouteView {
-    /// As configured.
+    /// As configured, but with the members and weights that serve now.
     pub config: Arc<config::Route>,
     /// Only for a route that forwards.
     pub split: Option<Split<MemberView>>,
     /// What a request must pass; `None`: nothing.
-    pub filters: Option<Box<Filters>>,
+    pub filters: Option<Arc<Filters>>,
+    /// What is copied and written down of its requests; `None`: nothing.
+    pub mirrors: Option<Arc<Mirrors>>,
+    /// Edits of answers' bodies; `None`: none.
+    pub replace: Option<Arc<Replacing>>,
     /// Metric cells for answers of the route itself.
     pub cell: usize,
 }
 
 /// One way out of a route.
+#[derive(Clone)]
 pub struct MemberView {
     /// Where it leads.
     pub cluster: Arc<ClusterView>,
@@ -131,6 +147,15 @@ impl From<FilterError> for BuildError {
     }
 }
 
+impl From<MirrorError> for BuildError {
+    fn from(error: MirrorError) -> Self {
+        Self {
+            position: Some(error.position),
+            message: error.message,
+        }
+    }
+}
+
 fn place(position: &Option<config::Position>) -> String {
     match position {
         Some(at) => format!("{}:{}:{}", at.file, at.line, at.column),
@@ -161,10 +186,15 @@ impl Registry {
     }
 }
 
+/// Routes by name that serve by other members or weights than are in the files.
+pub type HeldRoutes = HashMap<String, Arc<config::Route>>;
+
 /// A configuration on its way to a snapshot.
 pub struct Build<'a> {
     /// What was loaded.
     pub config: Arc<Config>,
+    /// Routes that begin with other members or weights than were loaded.
+    pub held: HeldRoutes,
     /// Of its text.
     pub hash: String,
     /// The number it will have.
@@ -196,15 +226,18 @@ impl Build<'_> {
             })
             .collect::<Result<HashMap<_, _>, BuildError>>()?;
         let mut traffic = Vec::new();
-        let mut compiler = filter::Compiler::new(&self.config, self.old.map(|old| &old.ledger))?;
+        let mut compiler = filter::Compiler::new(&self.config, self.old.map(|old| &*old.ledger))?;
+        let mut mirrors = mirror::Compiler::new(self.old.map(|old| &*old.mirrors));
         let all: Vec<Arc<RouteView>> = self
             .config
             .routes
             .iter()
             .map(|route| {
-                let filters = compiler.route(route)?;
+                let route = self.held.get(&route.name).unwrap_or(route);
+                let filters = compiler.route(route)?.map(Arc::from);
+                let mirrors = mirrors.route(route, &clusters)?.map(Arc::from);
                 let view = self.route_view(route, filters, &clusters, &mut traffic);
-                Ok(Arc::new(view))
+                Ok(Arc::new(RouteView { mirrors, ..view }))
             })
             .collect::<Result<_, BuildError>>()?;
         let listeners = self
@@ -219,9 +252,11 @@ impl Build<'_> {
             applied_at: SystemTime::now(),
             config: self.config,
             listeners,
+            routes: all,
             clusters,
-            traffic,
-            ledger: compiler.finish(),
+            traffic: traffic.into(),
+            ledger: Arc::new(compiler.finish()),
+            mirrors: Arc::new(mirrors.finish()),
             log: self.log,
         })
     }
@@ -229,7 +264,7 @@ impl Build<'_> {
     fn route_view(
         &self,
         route: &Arc<config::Route>,
-        filters: Option<Box<Filters>>,
+        filters: Option<Arc<Filters>>,
         clusters: &HashMap<String, Arc<ClusterView>>,
         traffic: &mut Vec<Arc<Traffic>>,
     ) -> RouteView {
@@ -242,6 +277,8 @@ impl Build<'_> {
                 config: Arc::clone(route),
                 split: None,
                 filters,
+                mirrors: None,
+                replace: None,
                 cell: cell(""),
             };
         };
@@ -267,6 +304,13 @@ impl Build<'_> {
             config: Arc::clone(route),
             split: Some(split),
             filters,
+            mirrors: None,
+            replace: (!route.replace.is_empty()).then(|| {
+                Arc::new(Replacing::new(
+                    &route.replace,
+                    self.metrics.replace_skipped(),
+                ))
+            }),
             cell: own,
         }
     }
@@ -296,7 +340,7 @@ impl Build<'_> {
         };
         Ok(Arc::new(ListenerView {
             config: Arc::clone(listener),
-            table: RouteTable::new(&configs),
+            table: Arc::new(RouteTable::new(&configs)),
             routes,
             tls,
             fresh,

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use std::net::SocketAddr;
 
-use crate::cluster::{Choice, ConnectionCount, InFlight};
+use crate::cluster::{Choice, Chosen, ConnectionCount, InFlight, Verdict};
 use crate::error::Reason;
 use crate::io::{Io, Stream};
 use crate::metrics::TrafficCells;
 use crate::snapshot::{ListenerView, MemberView, WorkerSnapshot};
 use crate::tunnel;
+use crate::upstream::ConnectError;
 use crate::worker::Worker;
 
 /// Endpoints tried for one connection.
@@ -66,12 +67,12 @@ async fn connect(
     for _ in 0..ATTEMPTS {
         let set = cluster.state.endpoints();
         let choice = Choice {
-            balance: &cluster.config.balance,
+            cluster: &cluster.config,
             key: Some(key.as_bytes()),
             roll: worker.roll(),
             tried: &tried,
         };
-        let Some(endpoint) = cluster.state.choose(&set, &choice) else {
+        let Some(Chosen { endpoint, probe }) = cluster.state.choose(&set, &choice) else {
             break;
         };
         drop(set);
@@ -80,7 +81,15 @@ async fn connect(
             return Err(Reason::BreakerOpen);
         }
         let in_flight = InFlight::begin(Arc::clone(&endpoint));
-        match cluster.connector.stream(&endpoint, false).await {
+        let connected = cluster.connector.stream(&endpoint, false).await;
+        let verdict = match &connected {
+            Ok(_) => Verdict::Good,
+            Err(ConnectError::Breaker) => Verdict::Unknown,
+            Err(ConnectError::Failed(_) | ConnectError::TimedOut) => Verdict::Failed,
+        };
+        let outlier = cluster.config.outlier.as_ref();
+        cluster.state.observe(&endpoint, probe, verdict, outlier);
+        match connected {
             Ok((upstream, count)) => return Ok((upstream, count, in_flight)),
             Err(error) => {
                 last = error.reason();

@@ -9,6 +9,7 @@ mod drain;
 mod framing;
 mod http2;
 mod listeners;
+mod mirrors;
 mod policy;
 mod reload;
 mod streaming;

@@ -168,6 +168,11 @@ fn route(priority: i32, entry: Match) -> Route {
         rate_limits: Vec::new(),
         cors: None,
         sticky: None,
+        cutover: Default::default(),
+        mirrors: Vec::new(),
+        record: None,
+        retry: None,
+        replace: Vec::new(),
         position: Position {
             file: "fuzz".into(),
             line: 1,

@@ -21,7 +21,7 @@ const EXCLUSIVE: &[&[&str]] = &[
     &["prefix", "path", "regex"],
     &["regex", "present", "not", "in"],
     &["certificate", "key", "certificates"],
-    &["header", "cookie", "client_ip"],
+    &["header", "cookie", "client_ip", "json"],
 ];
 
 /// Maps whose keys are names that users choose.

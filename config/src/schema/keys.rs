@@ -1,20 +1,24 @@
 //! Every key of the file. The first line of a comment is what users read in the JSON Schema.
 
+mod cluster;
 mod policy;
+mod traffic;
 
+pub use self::cluster::*;
 pub use self::policy::*;
+pub use self::traffic::*;
 
 use http::Method;
 use ipnet::IpNet;
 
 use super::section::section;
 use super::{
-    BalanceShape, BodyText, Bytes, CookieName, Cutover, Dictionary, EditableHeader, EndpointShape,
-    FilePath, FormatShape, HeaderText, HostName, HostPort, HostRule, List, ListenAddress,
-    MatchHeader, Name, OneOrMany, OrNone, PathText, Pattern, Period, PlainText, Priority,
-    RedirectStatus, RewriteHost, RewritePath, Scheme, Share, TargetShape, Token, ValueShape, Whole,
+    BodyText, Bytes, CookieName, Dictionary, EditableHeader, FilePath, FormatShape, HeaderText,
+    HostName, HostRule, List, ListenAddress, MatchHeader, Name, OneOrMany, OrNone, PathText,
+    Pattern, Period, PlainText, Priority, RedirectStatus, RewriteHost, RewritePath, Scheme, Share,
+    TargetShape, Token, ValueShape, Whole,
 };
-use crate::model::{EncodedSlash, ListenerProtocol, ServerKind, UpstreamProtocol};
+use crate::model::{Cutover, EncodedSlash, ListenerProtocol};
 
 /// A year in milliseconds: the longest clock.
 const YEAR: u64 = 365 * 86_400_000;
@@ -200,8 +204,12 @@ section! {
         "redirect" redirect: RedirectKeys,
         /// Answers with fixed content.
         "respond" respond: RespondKeys,
-        /// When changed weights hold; only `at_once` so far.
+        /// When changed weights hold: `at_once` (default), or `ready`: a member gets a larger share only once its cluster has a ready endpoint.
         "cutover" cutover: Cutover,
+        /// Where copies of requests go.
+        "mirrors" mirrors: List<MirrorKeys>,
+        /// What is written down of requests and answers.
+        "record" record: RecordKeys,
         /// The clocks.
         "timeouts" timeouts: TimeoutKeys,
         /// Edits of path and host before forwarding.
@@ -210,7 +218,9 @@ section! {
         "request_headers" request_headers: HeaderEditKeys,
         /// Edits of the response's headers.
         "response_headers" response_headers: HeaderEditKeys,
-        /// Bounds of the request's body.
+        /// Which requests are tried again; default: only those of which nothing was written.
+        "retry" retry: RetryKeys,
+        /// Bounds of the request's body, edits of the answer's.
         "body" body: BodyKeys,
         /// Who may send requests; default: everybody.
         "access" access: AccessKeys,
@@ -223,7 +233,7 @@ section! {
         /// What ties a client to a member of the split; default: every request is rolled anew.
         "sticky" sticky: StickyKeys,
     }
-    later ["by_model", "pipeline", "mirrors", "record", "retry", "wake"]
+    later ["by_model", "pipeline", "wake"]
 }
 
 section! {
@@ -370,138 +380,6 @@ section! {
         "add" add: Dictionary<EditableHeader, HeaderText>,
         /// Removes all values of a header.
         "remove" remove: List<EditableHeader>,
-    }
-    later []
-}
-
-section! {
-    /// Bounds of the request's body.
-    BodyKeys {
-        /// Largest request body; default none.
-        "max" max: OrNone<Bytes<0, { 1 << 50 }>>,
-    }
-    later ["replace"]
-}
-
-section! {
-    /// Interchangeable endpoints.
-    ClusterKeys {
-        /// Unique name.
-        [required] "name" name: Name,
-        /// What the endpoints speak; default `generic`.
-        "server" server: ServerKind,
-        /// Fixed endpoints: `host:port`, or a map.
-        "endpoints" endpoints: List<EndpointShape>,
-        /// Endpoints that are found at run time.
-        "discover" discover: DiscoverKeys,
-        /// Only endpoints that have all of these labels serve.
-        "subset" subset: Dictionary<String, PlainText>,
-        /// HTTP version towards the endpoints: `http1`, `http2`, or `auto` (default): HTTP/2 for gRPC.
-        "protocol" protocol: UpstreamProtocol,
-        /// TLS towards the endpoints; `{}` trusts the system's roots.
-        "tls" tls: ClientTlsKeys,
-        /// How an endpoint is chosen: `least_requests` (default), `round_robin`, `random`, or a hash.
-        "balance" balance: BalanceShape,
-        /// TCP and TLS together; default 5s.
-        "connect_timeout" connect_timeout: Period<1, HOUR>,
-        /// Idle connections to the endpoints.
-        "keepalive" keepalive: KeepaliveKeys,
-        /// Bounds over all endpoints.
-        "breaker" breaker: BreakerKeys,
-    }
-    later ["models", "ports", "concurrency", "queue", "health", "outlier", "scale"]
-}
-
-section! {
-    /// A fixed endpoint.
-    EndpointKeys {
-        /// Host and port; all addresses of a name are used.
-        [required] "address" address: HostPort,
-        /// Its share, relative to the others; default 1.
-        "weight" weight: Weight<1>,
-        /// Labels for `subset`.
-        "labels" labels: Dictionary<String, PlainText>,
-    }
-    later []
-}
-
-section! {
-    /// Where endpoints are found.
-    DiscoverKeys {
-        /// All addresses of a name.
-        "dns" dns: DnsKeys,
-    }
-    later ["kubernetes"]
-}
-
-section! {
-    /// All addresses of a name.
-    DnsKeys {
-        /// The name.
-        [required] "name" name: HostName,
-        /// The port of every address.
-        [required] "port" port: Whole<1, 65_535>,
-        /// The name is asked again at the latest after this time; default 5s.
-        "refresh" refresh: Period<100, HOUR>,
-    }
-    later []
-}
-
-section! {
-    /// TLS towards endpoints. Relative paths are relative to this file.
-    ClientTlsKeys {
-        /// Name in SNI and in the certificate; default: the endpoint's host.
-        "server_name" server_name: HostName,
-        /// PEM bundle of trusted roots; default: the system's.
-        "ca" ca: FilePath,
-        /// Client certificate chain in PEM, together with `key`.
-        "certificate" certificate: FilePath,
-        /// Client key in PEM.
-        "key" key: FilePath,
-    }
-    later []
-}
-
-section! {
-    /// How an endpoint is chosen.
-    BalanceKeys {
-        /// Requests with the same key go to the same endpoint; without the key: least requests.
-        "hash" hash: HashKeys,
-    }
-    later ["prefix", "signals"]
-}
-
-section! {
-    /// The key of a hash: exactly one of the three.
-    HashKeys {
-        /// Value of a request header.
-        "header" header: EditableHeader,
-        /// Value of a cookie.
-        "cookie" cookie: CookieName,
-        /// The client's address.
-        "client_ip" client_ip: bool,
-    }
-    later []
-}
-
-section! {
-    /// Idle connections to endpoints.
-    KeepaliveKeys {
-        /// An idle connection is closed after this; default 3s.
-        "idle" idle: Period<1, HOUR>,
-        /// Idle connections per endpoint and worker; default 64.
-        "max_idle" max_idle: Whole<0, 65_536>,
-    }
-    later []
-}
-
-section! {
-    /// Bounds over all endpoints of a cluster; each can be `none`.
-    BreakerKeys {
-        /// Open connections; default 1024.
-        "connections" connections: OrNone<Whole<1, 1_000_000>>,
-        /// Requests in flight; default none.
-        "requests" requests: OrNone<Whole<1, 1_000_000>>,
     }
     later []
 }

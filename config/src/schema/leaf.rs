@@ -77,7 +77,7 @@ impl Shape for bool {
 }
 
 /// True when the scalar is of one of `kinds`, or came out of an environment variable, which has no type.
-fn typed(scalar: &Scalar, kinds: &[Kind]) -> bool {
+pub(super) fn typed(scalar: &Scalar, kinds: &[Kind]) -> bool {
     kinds.contains(&scalar.kind) || scalar.unexpanded.is_some()
 }
 
@@ -316,14 +316,6 @@ impl Shape for IpNet {
     }
 }
 
-/// `cutover:`; there is one kind so far.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cutover {
-    /// New shares hold from the next request on.
-    AtOnce,
-}
-
-choice!(Cutover, "a cutover", later ["ready"], { "at_once" => Self::AtOnce, });
 choice!(ListenerProtocol, "a protocol of a listener", { "http" => Self::Http, "tcp" => Self::Tcp, });
 choice!(EncodedSlash, "a treatment of `%2F`", { "reject" => Self::Reject, "keep" => Self::Keep, });
 choice!(UpstreamProtocol, "a protocol of a cluster", {

@@ -12,6 +12,7 @@ pub(crate) mod policy;
 mod reader;
 mod section;
 mod special;
+mod traffic;
 
 pub use self::collection::{At, Dictionary, Key, List, OneOrMany, OrNone};
 pub use self::describe::{Book, json_schema};
@@ -19,7 +20,7 @@ pub use self::http::{
     BodyText, CookieName, EditableHeader, HeaderText, HostName, HostRule, MatchHeader, PathText,
     Pattern, PlainText, RedirectStatus, RewriteHost, RewritePath, Scheme,
 };
-pub use self::leaf::{Bytes, Cutover, FilePath, Name, Period, Priority, Share, Token, Whole};
+pub use self::leaf::{Bytes, FilePath, Name, Period, Priority, Share, Token, Whole};
 pub use self::policy::{
     AccessShape, AnyList, OriginText, OverrideShape, OverrideValue, PerShape, RateText, Scope,
     StickyCookieShape,
@@ -27,6 +28,10 @@ pub use self::policy::{
 pub use self::reader::{Path, Reader};
 pub use self::special::{
     BalanceShape, EndpointShape, FormatShape, HostPort, ListenAddress, TargetShape, ValueShape,
+};
+pub use self::traffic::{
+    CheckKind, CheckPath, FieldPointer, FindText, FineShare, MediaType, PointerText, RetryCase,
+    RetryMethodsShape, ServiceName, Statuses, Tolerable, UrlText,
 };
 
 use serde_json::Value;

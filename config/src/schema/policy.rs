@@ -189,12 +189,15 @@ impl Shape for PerShape {
         const WANTED: &str = "the key of a limit";
         if let Value::Map(_) = node.value {
             let keys = PerKeys::read(node, path, reader)?;
-            return match (keys.header, keys.cookie) {
-                (Some(header), None) => Some(Self(LimitKey::Header(header.value.0))),
-                (None, Some(cookie)) => Some(Self(LimitKey::Cookie(cookie.value.0))),
-                (Some(_), Some(_)) | (None, None) => {
+            let header = keys.header.map(|at| LimitKey::Header(at.value.0));
+            let cookie = keys.cookie.map(|at| LimitKey::Cookie(at.value.0));
+            let json = keys.json.map(|at| LimitKey::Json(at.value.0));
+            let mut found = header.into_iter().chain(cookie).chain(json);
+            return match (found.next(), found.next()) {
+                (Some(key), None) => Some(Self(key)),
+                (Some(_), Some(_)) | (None, _) => {
                     if !keys.broken {
-                        let message = "expected exactly one of `header` and `cookie`";
+                        let message = "expected exactly one of `header`, `cookie` and `json`";
                         reader.refuse(Code::Conflict, &node.position, path, message, "");
                     }
                     None
@@ -209,7 +212,10 @@ impl Shape for PerShape {
                 let help = format!("say which one: `{{{word}: NAME}}`");
                 reader.wrong_type(node, path, &format!("a map for `{word}`"), &help);
             }
-            "json" => reader.not_built(&node.position, path, "json"),
+            "json" => {
+                let help = "say which field: `{json: /user}`";
+                reader.wrong_type(node, path, "a map for `json`", help);
+            }
             word => unknown_word(word, PER, WANTED, node, path, reader),
         }
         None

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
+use super::health::{health, never_ejects, outlier};
 use super::listener::unpaired;
 use crate::diagnostic::{Code, Diagnostic};
 use crate::model::{
@@ -34,18 +35,29 @@ pub(super) fn cluster(
         .as_ref()
         .map(|at| labels(&at.value))
         .unwrap_or_default();
+    let has = |endpoint: &&EndpointConfig| {
+        let mut wanted = subset.iter();
+        wanted.all(|(key, value)| endpoint.labels.get(key) == Some(value))
+    };
+    let serving = || endpoints.iter().filter(has);
     if let Some(at) = &keys.subset
         && keys.discover.is_none()
         && !keys.broken
-        && !endpoints.iter().any(|endpoint| {
-            subset
-                .iter()
-                .all(|(key, value)| endpoint.labels.get(key) == Some(value))
-        })
+        && serving().next().is_none()
     {
         let message = format!("{path}.subset: no endpoint has these labels, so none serves");
         reader.report(Diagnostic::new(Code::EmptySubset, &at.position, message));
     }
+    let health = keys
+        .health
+        .as_ref()
+        .map(|at| health(&at.value, path.key("health"), reader));
+    let outlier = keys.outlier.as_ref().map(|at| {
+        let path = path.key("outlier");
+        let outlier = outlier(&at.value, path, reader);
+        never_ejects(keys, &outlier, serving(), path, reader);
+        outlier
+    });
     let tls = keys
         .tls
         .as_ref()
@@ -81,8 +93,8 @@ pub(super) fn cluster(
             .breaker
             .as_ref()
             .map_or_else(Breaker::default, |at| breaker(&at.value)),
-        health: None,
-        outlier: None,
+        health,
+        outlier,
         position: keys.position.clone(),
     })
 }

@@ -26,6 +26,9 @@ pub(super) fn references(
         for at in &draft.clusters {
             known("cluster", at, clusters, path, reader);
         }
+        for reference in &draft.mirrored {
+            reference.check(clusters, path, reader);
+        }
     }
 }
 
@@ -143,9 +146,10 @@ pub(super) fn warnings(
     clusters: &[Cluster],
     reader: &mut Reader<'_>,
 ) {
-    let used: HashSet<&str> = drafts
-        .iter()
-        .flat_map(|draft| &draft.clusters)
+    let forwarded = drafts.iter().flat_map(|draft| &draft.clusters);
+    let mirrored = drafts.iter().flat_map(|draft| &draft.mirrored);
+    let used: HashSet<&str> = forwarded
+        .chain(mirrored.map(|reference| &reference.cluster))
         .map(|at| &*at.value)
         .collect();
     for (index, cluster) in clusters

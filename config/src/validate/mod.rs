@@ -3,11 +3,14 @@
 mod access;
 mod cluster;
 mod cross;
+mod health;
 mod limits;
 mod listener;
+mod mirror;
 mod rewrite;
 mod route;
 mod sharing;
+mod traffic;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;

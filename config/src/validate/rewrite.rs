@@ -1,11 +1,50 @@
 //! Edits of path and host.
 
-use crate::diagnostic::Code;
-use crate::model::{PathRewrite, Rewrite};
-use crate::schema::keys::{ReplaceKeys, RewriteKeys};
+use crate::diagnostic::{Code, Diagnostic};
+use crate::model::{Action, Match, PathMatch, PathRewrite, Rewrite};
+use crate::schema::keys::{ReplaceKeys, RewriteKeys, RouteKeys};
 use crate::schema::{At, Path, PathText, Reader};
 
-pub(super) fn rewrite(keys: &RewriteKeys, path: Path<'_>, reader: &mut Reader<'_>) -> Rewrite {
+/// Reads `rewrite` and holds it against what the route matches and does.
+pub(super) fn rewrite(
+    keys: &RouteKeys,
+    matches: &[Match],
+    action: Option<&Action>,
+    path: Path<'_>,
+    reader: &mut Reader<'_>,
+) -> Rewrite {
+    let rewrite = keys
+        .rewrite
+        .as_ref()
+        .map(|at| edits(&at.value, path.key("rewrite"), reader))
+        .unwrap_or_default();
+    let prefixed = |one: &Match| matches!(one.path, Some(PathMatch::Prefix(_)));
+    if let Some(RewriteKeys {
+        prefix: Some(prefix),
+        ..
+    }) = keys.rewrite.as_ref().map(|at| &at.value)
+        && !keys.broken
+        && (matches.is_empty() || !matches.iter().all(prefixed))
+    {
+        let message =
+            "`prefix` replaces the matched prefix, and not every `match` of this route has one";
+        let help = "give each match `path: {prefix: …}`, or rewrite with `path` or `regex`";
+        reader.refuse(
+            Code::Rewrite,
+            &prefix.position,
+            path.key("rewrite"),
+            message,
+            help,
+        );
+    }
+    if let (Some(at), Some(Action::Redirect(_) | Action::Respond(_))) = (&keys.rewrite, action) {
+        let message = format!("{path}.rewrite: has no effect, because the route forwards nothing");
+        reader.report(Diagnostic::new(Code::NoEffect, &at.position, message));
+    }
+    rewrite
+}
+
+fn edits(keys: &RewriteKeys, path: Path<'_>, reader: &mut Reader<'_>) -> Rewrite {
     let text = |at: &At<PathText>| at.value.0.clone();
     let mut found: Vec<PathRewrite> = Vec::new();
     found.extend(keys.prefix.as_ref().map(|at| PathRewrite::Prefix(text(at))));

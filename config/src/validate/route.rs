@@ -5,15 +5,17 @@ use http::StatusCode;
 use super::access::{Lists, access};
 use super::clock;
 use super::limits::{Policies, limits};
+use super::mirror::Reference;
 use super::rewrite::rewrite;
 use super::sharing::{cors, route_auth, sticky};
+use super::traffic::{bodiless, no_bodies, traffic, written};
 use crate::diagnostic::{Code, Diagnostic};
 use crate::model::{
     Action, HeaderEdits, Match, Member, PathMatch, Position, Redirect, Respond, Route, Timeouts,
 };
 use crate::schema::keys::{
-    HeaderEditKeys, MatchKeys, MemberKeys, PathMatchKeys, RedirectKeys, RespondKeys, RewriteKeys,
-    RouteKeys, TimeoutKeys,
+    HeaderEditKeys, MatchKeys, MemberKeys, PathMatchKeys, RedirectKeys, RespondKeys, RouteKeys,
+    TimeoutKeys,
 };
 use crate::schema::{At, Dictionary, EditableHeader, HeaderText, List, Path, Reader};
 
@@ -27,6 +29,8 @@ pub(super) struct Draft {
     pub(super) listeners: Vec<At<String>>,
     /// The clusters it names.
     pub(super) clusters: Vec<At<String>>,
+    /// The clusters that its mirrors name.
+    pub(super) mirrored: Vec<Reference>,
     /// Where its `match` is.
     pub(super) matches: Option<Position>,
     /// Its keys that look at requests, which a tcp listener has not, and where they are.
@@ -50,34 +54,7 @@ pub(super) fn route(
 ) -> Option<Draft> {
     let matches = matches(keys, path, reader);
     let action = action(keys, path, reader);
-    let rewrite = keys
-        .rewrite
-        .as_ref()
-        .map(|at| rewrite(&at.value, path.key("rewrite"), reader))
-        .unwrap_or_default();
-    let prefixed = |one: &Match| matches!(one.path, Some(PathMatch::Prefix(_)));
-    if let Some(RewriteKeys {
-        prefix: Some(prefix),
-        ..
-    }) = keys.rewrite.as_ref().map(|at| &at.value)
-        && !keys.broken
-        && (matches.is_empty() || !matches.iter().all(prefixed))
-    {
-        let message =
-            "`prefix` replaces the matched prefix, and not every `match` of this route has one";
-        let help = "give each match `path: {prefix: …}`, or rewrite with `path` or `regex`";
-        reader.refuse(
-            Code::Rewrite,
-            &prefix.position,
-            path.key("rewrite"),
-            message,
-            help,
-        );
-    }
-    if let (Some(at), Some(Action::Redirect(_) | Action::Respond(_))) = (&keys.rewrite, &action) {
-        let message = format!("{path}.rewrite: has no effect, because the route forwards nothing");
-        reader.report(Diagnostic::new(Code::NoEffect, &at.position, message));
-    }
+    let rewrite = rewrite(keys, &matches, action.as_ref(), path, reader);
     let listeners = listeners(keys, path, reader);
     let access = keys
         .access
@@ -99,6 +76,14 @@ pub(super) fn route(
         let split = keys.split.as_ref();
         sticky(at, split, action.as_ref(), path.key("sticky"), reader)
     });
+    if bodiless(&matches) {
+        no_bodies(keys, rate_limits.as_deref(), path, reader);
+    }
+    let timeouts = keys
+        .timeouts
+        .as_ref()
+        .map_or_else(Timeouts::default, |at| timeouts(&at.value));
+    let traffic = traffic(keys, action.as_ref(), &timeouts, path, reader);
     let members = keys
         .split
         .iter()
@@ -119,10 +104,7 @@ pub(super) fn route(
             matches,
             priority: keys.priority.as_ref().map_or(0, |at| at.value.0),
             action: action?,
-            timeouts: keys
-                .timeouts
-                .as_ref()
-                .map_or_else(Timeouts::default, |at| timeouts(&at.value)),
+            timeouts,
             rewrite,
             request_headers: edits(&keys.request_headers),
             response_headers: edits(&keys.response_headers),
@@ -135,15 +117,16 @@ pub(super) fn route(
             rate_limits: rate_limits.unwrap_or_default(),
             cors,
             sticky,
-            cutover: Default::default(),
-            mirrors: Vec::new(),
-            record: None,
-            retry: None,
-            replace: Vec::new(),
+            cutover: traffic.cutover,
+            mirrors: traffic.mirrors,
+            record: traffic.record,
+            retry: traffic.retry,
+            replace: traffic.replace,
             position: keys.position.clone(),
         },
         listeners,
         clusters,
+        mirrored: traffic.mirrored,
         matches: keys.matches.as_ref().map(|at| at.position.clone()),
         http_only: http_only(keys),
     })
@@ -160,7 +143,9 @@ fn http_only(keys: &RouteKeys) -> Vec<(&'static str, Position)> {
         ("sticky", keys.sticky.as_ref().map(|at| &at.position)),
     ];
     all.into_iter()
-        .filter_map(|(key, position)| Some((key, position?.clone())))
+        .filter_map(|(key, position)| Some((key, position?)))
+        .chain(written(keys))
+        .map(|(key, position)| (key, position.clone()))
         .collect()
 }
 
@@ -188,7 +173,12 @@ fn listeners(keys: &RouteKeys, path: Path<'_>, reader: &mut Reader<'_>) -> Vec<A
 }
 
 /// Refuses an empty list, which would read as "nothing" and mean "everything".
-fn not_empty<T>(list: &At<List<T>>, help: &str, path: Path<'_>, reader: &mut Reader<'_>) {
+pub(super) fn not_empty<T>(
+    list: &At<List<T>>,
+    help: &str,
+    path: Path<'_>,
+    reader: &mut Reader<'_>,
+) {
     if list.value.items.is_empty() && !list.value.incomplete {
         reader.refuse(
             Code::BadValue,
@@ -446,7 +436,7 @@ fn timeouts(keys: &TimeoutKeys) -> Timeouts {
     }
 }
 
-fn edits(keys: &Option<At<HeaderEditKeys>>) -> HeaderEdits {
+pub(super) fn edits(keys: &Option<At<HeaderEditKeys>>) -> HeaderEdits {
     let Some(At { value: keys, .. }) = keys else {
         return HeaderEdits::default();
     };

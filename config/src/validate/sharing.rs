@@ -137,9 +137,15 @@ pub(super) fn sticky(
             .filter(|on| on.value)
             .map(|_| Sticky::ClientIp),
     );
+    found.extend(
+        keys.json
+            .as_ref()
+            .map(|at| Sticky::Json(at.value.0.clone())),
+    );
     if found.len() != 1 {
         if !keys.broken {
-            let message = "expected exactly one of `header`, `cookie` and `client_ip: true`";
+            let message =
+                "expected exactly one of `header`, `cookie`, `client_ip: true` and `json`";
             reader.refuse(Code::Conflict, &keys.position, path, message, "");
         }
         return None;

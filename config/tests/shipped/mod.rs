@@ -28,6 +28,59 @@ pub(crate) fn all() -> Vec<SourceFile> {
     files.flat_map(native).collect()
 }
 
+/// Returns them, and one that has the keys of copies, retries, checks and edits of bodies.
+pub(crate) fn all_and_traffic() -> Vec<SourceFile> {
+    let mut files = all();
+    files.push(source("traffic.yaml", TRAFFIC));
+    files
+}
+
+const TRAFFIC: &str = r#"routes:
+- name: r
+  match: {methods: [POST]}
+  split:
+  - {cluster: one, weight: 9}
+  - {cluster: two, weight: 1}
+  cutover: ready
+  sticky: {json: /user}
+  mirrors:
+  - cluster: three
+    name: shadow
+    sample: 12.5%
+    max_in_flight: 7
+    max_lag: 2MiB
+    max_bytes: 3MiB
+    timeout: 3s
+    demand: false
+    request_headers: {set: {x-copy: a}}
+    compare:
+      sample: 50%
+      noise: one
+      headers: [content-type]
+      ignore: [/id, /usage]
+      tolerance: {abs: 0.5, rel: 0.25}
+      array_order: false
+      max_body: 4MiB
+  record: {path: pairs.jsonl, url: "http://compare/ingest", sample: 1%, max_body: 5MiB, redact: [/prompt], max_file: 6MiB, keep: 8}
+  retry: {attempts: 3, when: [reset, 502, 503-504], methods: [GET, PUT], budget: 10%, max_body: 7MiB, per_try: 1s}
+  rate_limits: [{rate: 5/s, per: {json: /user}}]
+  body:
+    max: 1MiB
+    replace:
+    - {find: "<head>", with: "<head><script>", types: [text/html], once: true, ignore_case: true}
+clusters:
+- name: one
+  endpoints: ["10.0.0.1:80", "10.0.0.2:80"]
+  health: {kind: http, path: "/ready", port: 8000, status: [200, 400-402], interval: 6s, timeout: 3s, unhealthy: 4, healthy: 5}
+  outlier: {consecutive_5xx: 6, base: 7s, max: 8s, keep_at_least: 1, slow_start: 9s}
+- name: two
+  endpoints: ["10.0.0.3:80"]
+  health: {kind: tcp}
+- name: three
+  endpoints: ["10.0.0.4:80"]
+  health: {kind: grpc, service: a.B}
+"#;
+
 /// Makes a file of a text.
 pub(crate) fn source(name: &str, text: &str) -> SourceFile {
     SourceFile {

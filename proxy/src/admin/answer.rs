@@ -17,6 +17,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// How long a request waits for its turn to be rendered.
 const TURN: Duration = Duration::from_secs(5);
+/// Names that an answer about an unknown one lists at most.
+pub(super) const NAMES: usize = 100;
 /// Bytes handed to the connection at once.
 const CHUNK: usize = 64 << 10;
 

@@ -30,7 +30,7 @@ struct NoArguments {}
 
 /// Reads the configuration again; answers when every worker serves by it, or why nothing changed.
 pub(super) async fn reload(State(desk): State<Arc<Desk>>, body: Body) -> Result<Response, Refusal> {
-    let NoArguments {} = arguments(body).await?;
+    no_arguments(body).await?;
     let Ok(place) = Arc::clone(&desk.reloads).try_acquire_owned() else {
         return Err(Refusal::overloaded("too many reloads wait for their turn"));
     };
@@ -80,6 +80,12 @@ fn refused(error: &ReloadError) -> Refusal {
         )
 }
 
+/// Reads the body of a command that takes no arguments.
+pub(super) async fn no_arguments(body: Body) -> Result<(), Refusal> {
+    let NoArguments {} = arguments(body).await?;
+    Ok(())
+}
+
 /// Body of a drain.
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -116,7 +122,8 @@ pub(super) async fn drain(
     ))
 }
 
-fn clock(key: &str, text: Option<String>) -> Result<Option<Duration>, Refusal> {
+/// Reads a duration of the body.
+pub(super) fn clock(key: &str, text: Option<String>) -> Result<Option<Duration>, Refusal> {
     let Some(text) = text else { return Ok(None) };
     match duration(&text) {
         Some(duration) => Ok(Some(duration)),
@@ -127,7 +134,7 @@ fn clock(key: &str, text: Option<String>) -> Result<Option<Duration>, Refusal> {
 }
 
 /// Reads the body of a command; an empty one stands for no arguments.
-async fn arguments<T: DeserializeOwned + Default>(body: Body) -> Result<T, Refusal> {
+pub(super) async fn arguments<T: DeserializeOwned + Default>(body: Body) -> Result<T, Refusal> {
     let read = tokio::time::timeout(BODY_TIMEOUT, axum::body::to_bytes(body, BODY_MAX)).await;
     let Ok(read) = read else {
         let message = "the body did not arrive in time";

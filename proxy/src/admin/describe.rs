@@ -13,7 +13,7 @@ use forebay_config::{
 };
 use serde_json::{Value, json};
 
-pub(super) use policy::policy;
+pub(super) use policy::{policy, rule as limit_rule};
 use route::route;
 pub(super) use route::{host, matches, unanchored};
 

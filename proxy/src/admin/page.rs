@@ -13,6 +13,7 @@ use super::Desk;
 use super::answer::Refusal;
 use super::describe;
 use super::view::{Share, listeners_of, place, shares};
+use crate::cluster::{EndpointReport, EndpointState};
 use crate::control::{Control, Status};
 use crate::snapshot::{ClusterView, Snapshot};
 
@@ -148,12 +149,8 @@ fn overview(out: &mut String, control: &Control, status: &Status, snapshot: &Sna
         put!(out, "<div><dt>{name}<dd>{}</div>", Safe(value));
     }
     out.push_str("</dl>");
-    let notes: Vec<&String> = status
-        .warnings
-        .iter()
-        .chain(&status.overrides)
-        .take(ROWS)
-        .collect();
+    shares_notes(out, status);
+    let notes: Vec<&String> = status.warnings.iter().take(ROWS).collect();
     if !notes.is_empty() {
         put!(
             out,
@@ -172,6 +169,29 @@ fn overview(out: &mut String, control: &Control, status: &Status, snapshot: &Sna
     );
 }
 
+/// Weights that are not those of the files, and those that wait.
+fn shares_notes(out: &mut String, status: &Status) {
+    for change in status.overrides.iter().take(ROWS) {
+        put!(
+            out,
+            "<p class=\"banner warn\">The weights of <b>{}</b> are set by API",
+            Safe(&change.route)
+        );
+        match &change.expires_at {
+            Some(end) => put!(out, " until {} UTC.</p>", Safe(short_time(end))),
+            None => out.push_str(".</p>"),
+        }
+    }
+    for wait in status.pending.iter().take(ROWS) {
+        put!(
+            out,
+            "<p class=\"banner warn\">New weights of <b>{}</b> wait for {}.</p>",
+            Safe(&wait.route),
+            Safe(wait.waiting_for.join(", "))
+        );
+    }
+}
+
 fn routes(out: &mut String, control: &Control, snapshot: &Snapshot) {
     let all = &snapshot.config.routes;
     put!(
@@ -183,8 +203,8 @@ fn routes(out: &mut String, control: &Control, snapshot: &Snapshot) {
         "<div class=wide><table><thead><tr><th>Route<th>Match<th>Action<th class=n>Wanted\
          <th class=n>Observed<th class=share>Share<th class=n>Answers<th>Source</thead>",
     );
-    for route in all.iter().take(ROWS) {
-        let shares = shares(route, control.metrics());
+    for (view, route) in snapshot.routes.iter().zip(all).take(ROWS) {
+        let shares = shares(view, route, control.metrics());
         let rows = shares.len().max(1);
         put!(
             out,
@@ -238,6 +258,13 @@ fn member(out: &mut String, share: &Share<'_>) {
     let cluster = Safe(&share.member.cluster);
     put!(out, "<td class=w><a href=\"#c-{cluster}\">{cluster}</a>");
     put!(out, "<td class=n>{}", Percent(share.wanted));
+    if share.member.weight != share.configured {
+        put!(
+            out,
+            "<small>files: {}</small>",
+            Percent(share.configured_share)
+        );
+    }
     match share.observed {
         Some(observed) => {
             put!(out, "<td class=n>{}<td class=share>", Percent(observed));
@@ -329,6 +356,7 @@ fn cluster_rows(out: &mut String, cluster: &ClusterView, left: &mut usize) {
         if endpoint.host.parse::<std::net::IpAddr>().is_err() {
             put!(out, " <small>{}</small>", Safe(&endpoint.host));
         }
+        state(out, &endpoint.report());
         put!(
             out,
             "<td class=n>{}<td class=n>{}",
@@ -338,6 +366,23 @@ fn cluster_rows(out: &mut String, cluster: &ClusterView, left: &mut usize) {
         put!(out, "<td class=n>{}", endpoint.connections());
     }
     out.push_str("</tbody>");
+}
+
+/// What keeps an endpoint from getting requests, if anything does.
+fn state(out: &mut String, report: &EndpointReport) {
+    let (word, class) = match report.state {
+        EndpointState::Healthy if report.busy => ("busy", "quiet"),
+        EndpointState::Healthy => return,
+        EndpointState::Unknown => ("not checked yet", "quiet"),
+        EndpointState::Unhealthy => ("unhealthy", "bad"),
+        EndpointState::Ejected => ("ejected", "bad"),
+        EndpointState::HalfOpen => ("half open", "quiet"),
+        EndpointState::Draining => ("draining", "quiet"),
+    };
+    put!(out, " <span class={class}>{word}</span>");
+    if let Some(error) = &report.check_error {
+        put!(out, " <small>{}</small>", Safe(error));
+    }
 }
 
 fn rest(out: &mut String, count: usize, path: &str) {

@@ -16,20 +16,21 @@ use tower::ServiceExt;
 use crate::control::{Control, Parts, Source};
 use crate::discovery::Discovery;
 use crate::dns::Resolver;
+use crate::health::Checker;
 use crate::metrics::Metrics;
 use crate::snapshot::{Build, Registry};
 use crate::sockets::Sockets;
 use crate::worker::Shared;
 
 /// A proxy whose configuration is in a file and whose data plane does not exist.
-pub(super) struct Stage {
-    pub(super) control: Arc<Control>,
-    pub(super) file: PathBuf,
+pub(crate) struct Stage {
+    pub(crate) control: Arc<Control>,
+    pub(crate) file: PathBuf,
     _directory: TempDir,
 }
 
 impl Stage {
-    pub(super) async fn new(text: &str) -> Self {
+    pub(crate) async fn new(text: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("forebay.yaml");
         std::fs::write(&file, text).unwrap();
@@ -39,6 +40,7 @@ impl Stage {
         let registry = Registry::default();
         let build = Build {
             config: Arc::new(loaded.config),
+            held: HashMap::new(),
             hash: "0123456789abcdef".to_owned(),
             generation: 1,
             old: None,
@@ -48,12 +50,15 @@ impl Stage {
         let snapshot = Arc::new(build.run(&registry).unwrap());
         let mut discovery = Discovery::new(Resolver::system().unwrap(), HashMap::new());
         discovery.follow(&snapshot).await;
+        let checker = Checker::new();
+        checker.follow(snapshot.clusters.values());
         let control = Control::new(Parts {
             source,
             shared: Shared::new(metrics, Vec::new()),
             registry,
             sockets: Sockets::new(1024),
             discovery,
+            checker,
             snapshot,
             sources,
             warnings: loaded.warnings,

@@ -235,8 +235,8 @@ async fn the_api_shows_the_running_snapshot_without_secrets() {
     let routes = get(&api, "/api/routes").await;
     assert!(!routes.text().contains("hunter2"));
     let route = &routes.json()["routes"][0];
-    let member =
-        json!({"cluster": "a", "weight": 1, "share": 0.25, "requests": 1, "observed_share": 1.0});
+    let member = json!({"cluster": "a", "weight": 1, "share": 0.25, "effective_weight": 1, "effective_share": 0.25,
+               "requests": 1, "observed_share": 1.0});
     assert_eq!(route["action"]["members"][0], member);
     assert_eq!(route["listeners"], json!(["main"]));
     assert!(
@@ -246,7 +246,9 @@ async fn the_api_shows_the_running_snapshot_without_secrets() {
             .ends_with("forebay.yaml:4")
     );
     let clusters = get(&api, "/api/clusters").await.json();
-    let endpoint = json!({"address": "127.0.0.1:8001", "host": "127.0.0.1", "weight": 1, "in_flight": 0, "connections": 0, "healthy": true});
+    let endpoint = json!({"address": "127.0.0.1:8001", "host": "127.0.0.1", "weight": 1, "in_flight": 0,
+                          "connections": 0, "healthy": true, "state": "healthy", "draining": false, "busy": false,
+                          "ejections": 0, "ejected_for": 0.0, "check_error": null});
     assert_eq!(clusters["clusters"][0]["endpoints"][0], endpoint);
     assert_eq!(clusters["clusters"][1]["endpoints"], json!([]));
     let metrics = get(&api, "/metrics").await;
@@ -321,6 +323,191 @@ async fn a_drain_is_begun_or_waited_for() {
     );
     assert_eq!(waiting.await.unwrap(), StatusCode::OK);
     assert_eq!(post(&api, "/api/reload", "{}").await.code(), "draining");
+}
+
+#[tokio::test]
+async fn weights_are_set_shown_and_removed() {
+    let stage = Stage::new(PLAIN).await;
+    let api = stage.api();
+    let path = "/api/routes/r/weights";
+    let body = r#"{"weights": {"a": 9, "b": 1}, "for": "15m"}"#;
+    let answer = post(&api, path, body).await;
+    assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
+    let members = json!([{"cluster": "a", "configured": 1, "effective": 9},
+                         {"cluster": "b", "configured": 3, "effective": 1}]);
+    assert_eq!(answer.json()["members"], members);
+    assert!(answer.json()["expires_at"].is_string());
+    let routes = get(&api, "/api/routes").await.json();
+    let member = &routes["routes"][0]["action"]["members"][0];
+    let shares = [
+        &member["weight"],
+        &member["share"],
+        &member["effective_weight"],
+    ];
+    assert_eq!(shares, [&json!(1), &json!(0.25), &json!(9)]);
+    assert_eq!(member["effective_share"], 0.9);
+    let status = get(&api, "/api/config/status").await.json();
+    assert_eq!(status["overrides"][0]["weights"], json!({"a": 9, "b": 1}));
+    assert_eq!(status["pending"], json!([]));
+    let page = get(&api, "/ui/").await;
+    assert!(
+        page.text()
+            .contains("The weights of <b>r</b> are set by API until")
+    );
+    let config = get(&api, "/api/config").await.json();
+    assert_eq!(
+        config["routes"][0]["split"][0]["weight"], 1,
+        "that of the files"
+    );
+    for _ in 0..2 {
+        let answer = send(&api, Method::DELETE, path, &[], "").await;
+        assert_eq!(answer.json()["members"][0]["effective"], 1);
+    }
+    assert_eq!(
+        get(&api, "/api/config/status").await.json()["overrides"],
+        json!([])
+    );
+    let strange = [("origin", "http://evil.example")];
+    let answer = send(&api, Method::DELETE, path, &strange, "").await;
+    assert_eq!(answer.code(), "cross_site");
+}
+
+#[tokio::test]
+async fn weights_that_mean_nothing_are_refused() {
+    let stage = Stage::new(PLAIN).await;
+    let api = stage.api();
+    for body in [
+        "",
+        "{}",
+        r#"{"weights": {}}"#,
+        r#"{"weights": 1}"#,
+        r#"{"weights": {"a": 0, "b": 0}}"#,
+        r#"{"weights": {"a": -1}}"#,
+        r#"{"weights": {"a": 1000001}}"#,
+        r#"{"weights": {"c": 1}}"#,
+        r#"{"weights": [1]}"#,
+        r#"{"weights": [1, 2], "for": "soon"}"#,
+        r#"{"weights": [1, 2], "for": "0s"}"#,
+        r#"{"weights": [1, 2], "until": "5m"}"#,
+    ] {
+        let answer = post(&api, "/api/routes/r/weights", body).await;
+        assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{body}");
+        assert_eq!(answer.code(), "bad_request", "{body}");
+    }
+    let list = r#"{"weights": [1, 2]}"#;
+    let answer = post(&api, "/api/routes/ping/weights", list).await;
+    assert_eq!(answer.status, StatusCode::BAD_REQUEST);
+    let answer = post(&api, "/api/routes/no%2Fne/weights", list).await;
+    assert_eq!(answer.status, StatusCode::NOT_FOUND);
+    assert_eq!(answer.json()["error"]["routes"], json!(["r", "ping"]));
+    assert!(answer.text().contains("`no/ne`"));
+    assert_eq!(stage.control.status().generation, 1);
+}
+
+#[tokio::test]
+async fn endpoints_are_drained_by_hand() {
+    let stage = Stage::new(PLAIN).await;
+    let api = stage.api();
+    let answer = post(&api, "/api/clusters/a/endpoints/127.0.0.1%3A8001/drain", "").await;
+    assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
+    let drained = answer.json();
+    assert_eq!(
+        (&drained["state"], &drained["draining"]),
+        (&json!("draining"), &json!(true))
+    );
+    let shown = get(&api, "/api/clusters").await.json();
+    let endpoints = &shown["clusters"][0]["endpoints"];
+    assert_eq!(
+        (&endpoints[0], &endpoints[1]["state"]),
+        (&drained, &json!("healthy"))
+    );
+    assert!(get(&api, "/ui/").await.text().contains("draining"));
+    let answer = post(
+        &api,
+        "/api/clusters/a/endpoints/127.0.0.1:8001/undrain",
+        "{}",
+    )
+    .await;
+    assert_eq!(answer.json()["state"], "healthy");
+    for (path, key, names) in [
+        (
+            "/api/clusters/x/endpoints/127.0.0.1:8001/drain",
+            "clusters",
+            json!(["a", "b"]),
+        ),
+        (
+            "/api/clusters/b/endpoints/127.0.0.1:8001/drain",
+            "endpoints",
+            json!([]),
+        ),
+        (
+            "/api/clusters/a/endpoints/nothing/drain",
+            "endpoints",
+            json!(["127.0.0.1:8001", "127.0.0.1:8002"]),
+        ),
+    ] {
+        let answer = post(&api, path, "{}").await;
+        assert_eq!(answer.status, StatusCode::NOT_FOUND, "{path}");
+        assert_eq!(answer.json()["error"][key], names, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn limits_tell_what_they_counted() {
+    let stage = Stage::new(
+        "\
+rate_limit_policies: [{name: tenants, rate: 100/s, burst: 200, per: {header: x-tenant}, overrides: {acme: 1000/s}}]
+routes:
+- name: r
+  access: {deny: [10.0.0.0/8], dry_run: true}
+  rate_limits: [{rate: 1/h, burst: 1, per: client_ip}, {policy: tenants}, {concurrent: 4, per: route}]
+  split: [{cluster: a, weight: 1}]
+clusters:
+- {name: a, endpoints: ['127.0.0.1:8001']}
+",
+    )
+    .await;
+    let snapshot = stage.control.snapshot();
+    let filters = snapshot.routes[0].filters.as_ref().unwrap();
+    let headers = http::HeaderMap::new();
+    let client = "10.0.0.1".parse().unwrap();
+    filters.enter(client, &headers).unwrap();
+    let found = Default::default();
+    let asked = crate::filter::Asked {
+        headers: &headers,
+        client,
+        identity: None,
+        fields: &found,
+        now: crate::filter::bucket::Ticks::at(std::time::Instant::now()),
+    };
+    let _held = filters.admit(&asked).unwrap();
+    assert!(filters.admit(&asked).is_err());
+    let answer = get(&stage.api(), "/api/limits").await.json();
+    let limits = &answer["limits"];
+    assert_eq!(
+        limits[0],
+        json!({"route": "r", "name": "rate-1", "policy": null, "kind": "rate", "rate": "1/h", "burst": 1,
+               "per": "client_ip", "dry_run": false, "overrides": 0, "keys": 1, "refused": 1})
+    );
+    assert_eq!(
+        (&limits[1]["policy"], &limits[1]["keys"]),
+        (&json!("tenants"), &json!(1))
+    );
+    assert_eq!(
+        (&limits[2]["kind"], &limits[2]["in_progress"]),
+        (&json!("concurrent"), &json!(1))
+    );
+    let policy = &answer["policies"][0];
+    assert_eq!(
+        (&policy["name"], &policy["overrides"]),
+        (&json!("tenants"), &json!(1))
+    );
+    assert_eq!(
+        (&policy["routes"], &policy["keys"]),
+        (&json!(["r"]), &json!(1))
+    );
+    let access = json!([{"route": "r", "list": null, "deny": 1, "allow": null, "dry_run": true, "denied": 1}]);
+    assert_eq!(answer["access"], access);
 }
 
 #[tokio::test]

@@ -11,8 +11,9 @@ use serde_json::{Value, json};
 use super::Desk;
 use super::answer::{Refusal, json_answer};
 use super::describe;
+use crate::cluster::{Endpoint, EndpointState};
 use crate::metrics::Metrics;
-use crate::snapshot::{ClusterView, Snapshot};
+use crate::snapshot::{ClusterView, RouteView, Snapshot};
 
 /// The configuration that serves, without secrets.
 pub(super) async fn config(State(desk): State<Arc<Desk>>) -> Result<Response, Refusal> {
@@ -33,8 +34,9 @@ pub(super) async fn routes(State(desk): State<Arc<Desk>>) -> Result<Response, Re
     let metrics = Arc::clone(desk.control.metrics());
     desk.turns
         .json(move || {
-            let routes = snapshot.config.routes.iter().map(|route| {
-                let shares = shares(route, &metrics);
+            let routes = snapshot.routes.iter().zip(&snapshot.config.routes);
+            let routes = routes.map(|(view, route)| {
+                let shares = shares(view, route, &metrics);
                 route_json(route, &snapshot, &shares)
             });
             json!({ "generation": snapshot.generation, "routes": routes.collect::<Vec<_>>() })
@@ -58,34 +60,49 @@ pub(super) async fn clusters(State(desk): State<Arc<Desk>>) -> Result<Response, 
 
 /// A member of a split: what it should get and what it got.
 pub(super) struct Share<'a> {
-    /// Name and weight.
+    /// Its cluster and the weight by which it serves.
     pub(super) member: &'a Member,
-    /// 0 … 1, by weight.
+    /// 0 … 1, by the weights that serve.
     pub(super) wanted: f64,
+    /// Weight in the files; 0 when it is only there until others are ready.
+    pub(super) configured: u32,
+    /// 0 … 1, by the weights of the files.
+    pub(super) configured_share: f64,
     /// Answers since the process started, or since the route first named the cluster.
     pub(super) requests: u64,
     /// 0 … 1 of the members' answers; `None` before the first.
     pub(super) observed: Option<f64>,
 }
 
-/// Returns the members of a route's split; empty when it forwards nothing.
-pub(super) fn shares<'a>(route: &'a Route, metrics: &Metrics) -> Vec<Share<'a>> {
-    let Action::Forward(members) = &route.action else {
+/// Returns the members that a route serves by; empty when it forwards nothing.
+///
+/// * `route`: as configured
+pub(super) fn shares<'a>(view: &'a RouteView, route: &Route, metrics: &Metrics) -> Vec<Share<'a>> {
+    let (Action::Forward(members), Action::Forward(configured)) =
+        (&view.config.action, &route.action)
+    else {
         return Vec::new();
     };
-    let weights: f64 = members.iter().map(|member| f64::from(member.weight)).sum();
+    let sum = |members: &[Member]| -> f64 { members.iter().map(|m| f64::from(m.weight)).sum() };
+    let (weights, configured_weights) = (sum(members), sum(configured));
     let counts: Vec<u64> = members
         .iter()
         .map(|member| metrics.traffic(&route.name, &member.cluster).answers())
         .collect();
     let all: u64 = counts.iter().sum();
-    let share = |(member, requests): (&'a Member, u64)| Share {
-        member,
-        wanted: f64::from(member.weight) / weights,
-        requests,
-        observed: (all > 0).then(|| requests as f64 / all as f64),
+    let share = |(index, (member, requests)): (usize, (&'a Member, u64))| {
+        let configured = configured.get(index).map_or(0, |member| member.weight);
+        Share {
+            member,
+            wanted: f64::from(member.weight) / weights,
+            configured,
+            configured_share: f64::from(configured) / configured_weights,
+            requests,
+            observed: (all > 0).then(|| requests as f64 / all as f64),
+        }
     };
-    members.iter().zip(counts).map(share).collect()
+    let each = members.iter().zip(counts).enumerate();
+    each.map(share).collect()
 }
 
 /// Returns the names of the listeners that a route is on.
@@ -104,8 +121,10 @@ fn route_json(route: &Route, snapshot: &Snapshot, shares: &[Share<'_>]) -> Value
             "type": "forward",
             "members": shares.iter().map(|share| json!({
                 "cluster": share.member.cluster,
-                "weight": share.member.weight,
-                "share": share.wanted,
+                "weight": share.configured,
+                "share": share.configured_share,
+                "effective_weight": share.member.weight,
+                "effective_share": share.wanted,
                 "requests": share.requests,
                 "observed_share": share.observed,
             })).collect::<Vec<_>>(),
@@ -136,26 +155,37 @@ fn route_json(route: &Route, snapshot: &Snapshot, shares: &[Share<'_>]) -> Value
 
 fn cluster_json(cluster: &ClusterView) -> Value {
     let set = cluster.state.endpoints();
-    let endpoints = set.endpoints.iter().map(|endpoint| {
-        json!({
-            "address": endpoint.label,
-            "host": endpoint.host,
-            "weight": endpoint.weight,
-            "in_flight": endpoint.in_flight(),
-            "connections": endpoint.connections(),
-            "healthy": true,
-        })
-    });
+    let endpoints = set.endpoints.iter().map(|e| endpoint_json(e));
     json!({
         "name": cluster.config.name,
         "server": describe::server_kind(cluster.config.server),
         "protocol": describe::upstream_protocol(cluster.config.protocol),
         "balance": describe::balance(&cluster.config.balance),
         "tls": cluster.config.tls.is_some(),
+        "ready": cluster.state.has_ready_endpoint(),
         "in_flight": cluster.state.requests(),
         "connections": cluster.state.connections(),
         "endpoints": endpoints.collect::<Vec<_>>(),
         "source": place(&cluster.config.position),
+    })
+}
+
+/// Returns an endpoint and how it is.
+pub(super) fn endpoint_json(endpoint: &Endpoint) -> Value {
+    let report = endpoint.report();
+    json!({
+        "address": endpoint.label,
+        "host": endpoint.host,
+        "weight": endpoint.weight,
+        "in_flight": report.in_flight,
+        "connections": endpoint.connections(),
+        "healthy": endpoint.is_healthy(),
+        "state": report.state,
+        "draining": report.state == EndpointState::Draining,
+        "busy": report.busy,
+        "ejections": report.ejections,
+        "ejected_for": report.ejected_for,
+        "check_error": report.check_error,
     })
 }
 

@@ -116,10 +116,14 @@ fn action(action: &Value) -> String {
     }
     let member = |member: &Value| {
         let percent = |share: &Value| share.as_f64().map(|share| format!("{:.1}%", share * 100.0));
-        let wanted = percent(&member["share"]).unwrap_or_default();
+        let wanted = percent(&member["effective_share"]).unwrap_or_default();
+        let files = match &member["share"] {
+            share if *share == member["effective_share"] => String::new(),
+            share => format!(" (files {})", percent(share).unwrap_or_default()),
+        };
         let observed = percent(&member["observed_share"]).map(|share| format!(" (got {share})"));
         format!(
-            "{} {wanted}{}",
+            "{} {wanted}{files}{}",
             text(&member["cluster"]),
             observed.unwrap_or_default()
         )
@@ -137,15 +141,16 @@ mod tests {
         let answer = json!({"routes": [
             {"name": "split", "listeners": ["main"], "matches": [{"path": {"prefix": "/"}, "headers": {"x-a": "1"}}],
              "action": {"type": "forward", "members": [
-                {"cluster": "a", "share": 0.2, "observed_share": 0.21}, {"cluster": "b", "share": 0.8, "observed_share": null}]},
+                {"cluster": "a", "share": 0.2, "effective_share": 0.2, "observed_share": 0.21},
+                {"cluster": "b", "share": 0.7, "effective_share": 0.8, "observed_share": null}]},
              "source": "f.yaml:3"},
             {"name": "ping", "listeners": ["main"], "matches": [], "action": {"type": "respond", "status": 200}, "source": "f.yaml:9"},
         ]});
         assert_eq!(
             render(&answer),
-            "ROUTE  LISTENERS  MATCH          ACTION                        SOURCE\n\
-             split  main       /* header:x-a  a 20.0% (got 21.0%), b 80.0%  f.yaml:3\n\
-             ping   main       everything     respond 200                   f.yaml:9\n"
+            "ROUTE  LISTENERS  MATCH          ACTION                                      SOURCE\n\
+             split  main       /* header:x-a  a 20.0% (got 21.0%), b 80.0% (files 70.0%)  f.yaml:3\n\
+             ping   main       everything     respond 200                                 f.yaml:9\n"
         );
     }
 }

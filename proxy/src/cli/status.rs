@@ -63,8 +63,15 @@ fn render(status: &Value, clusters: &Value) -> String {
     rows.extend(
         list("overrides")
             .iter()
-            .map(|change| vec!["override".to_owned(), text(change)]),
+            .map(|change| vec!["override".to_owned(), weights(change)]),
     );
+    rows.extend(list("pending").iter().map(|wait| {
+        let clusters = wait["waiting_for"].as_array().into_iter().flatten();
+        let clusters: Vec<String> = clusters.map(text).collect();
+        let route = text(&wait["route"]);
+        let line = format!("{route}: new weights wait for {}", clusters.join(", "));
+        vec!["pending".to_owned(), line]
+    }));
     if let Value::Object(error) = &status["last_error"] {
         let place = ["file", "line", "column"]
             .iter()
@@ -103,6 +110,21 @@ fn render(status: &Value, clusters: &Value) -> String {
     out
 }
 
+/// Weights of a route that were set by API.
+fn weights(change: &Value) -> String {
+    let members = match &change["weights"] {
+        Value::Object(named) => named.iter().map(|(n, w)| format!("{n} {w}")).collect(),
+        Value::Array(list) => list.iter().map(Value::to_string).collect(),
+        _ => Vec::new(),
+    };
+    let route = change["route"].as_str().unwrap_or_default();
+    let end = match change["expires_at"].as_str() {
+        Some(end) => format!(" until {end}"),
+        None => String::new(),
+    };
+    format!("{route}: {}{end}", members.join(", "))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -112,14 +134,17 @@ mod tests {
     fn a_status_reads_well() {
         let status = json!({
             "generation": 3, "hash": "abc", "applied_at": "2026-01-01T00:00:00Z", "sources": ["a.yaml"],
-            "warnings": ["`workers` changed"], "overrides": [],
+            "warnings": ["`workers` changed"],
+            "overrides": [{"route": "r", "weights": {"a": 90, "b": 10}, "configured": {"a": 1, "b": 1}, "expires_at": "soon"}],
+            "pending": [{"route": "r", "waiting_for": ["b"]}],
             "last_error": {"message": "unknown key", "file": "a.yaml", "line": 3, "column": null, "at": "then"},
         });
         let clusters = json!({"clusters": [{"name": "c", "endpoints": [{}], "in_flight": 1, "connections": 2}]});
         assert_eq!(
             render(&status, &clusters),
             "generation  3\nhash        abc\napplied     2026-01-01T00:00:00Z\nsource      a.yaml\n\
-             warning     `workers` changed\nrefused     a.yaml:3: unknown key (then)\n\n\
+             warning     `workers` changed\noverride    r: a 90, b 10 until soon\n\
+             pending     r: new weights wait for b\nrefused     a.yaml:3: unknown key (then)\n\n\
              CLUSTER  ENDPOINTS  IN FLIGHT  CONNECTIONS\nc        1          1          2\n"
         );
     }

@@ -4,15 +4,17 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use super::Candidate;
+use super::vitals::{self, EndpointState, Vitals};
+use super::{Candidate, Common};
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
-/// Counters that stay when the weight or name of an address changes.
+/// What stays when the weight or name of an address changes.
 #[derive(Default)]
-struct Counters {
+pub(super) struct Counters {
     in_flight: AtomicU32,
     connections: AtomicU32,
+    pub(super) vitals: Vitals,
 }
 
 /// One server address of a cluster.
@@ -28,8 +30,26 @@ pub struct Endpoint {
     /// ≥ 1.
     pub weight: u32,
     counters: Arc<Counters>,
-    cluster_connections: Arc<AtomicU32>,
-    cluster_requests: Arc<AtomicU32>,
+    common: Arc<Common>,
+}
+
+/// An endpoint as the admin API shows it.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct EndpointReport {
+    /// Its address.
+    pub endpoint: Arc<str>,
+    /// Whether it gets requests.
+    pub state: EndpointState,
+    /// How often it was ejected since its address is known.
+    pub ejections: u64,
+    /// Seconds until one request may try it again; 0 unless it is ejected.
+    pub ejected_for: f64,
+    /// It said that it is busy: others are preferred.
+    pub busy: bool,
+    /// Requests in flight from this proxy.
+    pub in_flight: u32,
+    /// What the last active check found wrong; `None` when it passed.
+    pub check_error: Option<Arc<str>>,
 }
 
 impl Endpoint {
@@ -37,8 +57,7 @@ impl Endpoint {
     pub(super) fn new(
         candidate: Candidate,
         before: Option<&Arc<Endpoint>>,
-        cluster_connections: Arc<AtomicU32>,
-        cluster_requests: Arc<AtomicU32>,
+        common: Arc<Common>,
     ) -> Self {
         Self {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
@@ -47,8 +66,7 @@ impl Endpoint {
             host: candidate.host,
             weight: candidate.weight,
             counters: before.map(|b| Arc::clone(&b.counters)).unwrap_or_default(),
-            cluster_connections,
-            cluster_requests,
+            common,
         }
     }
 
@@ -60,6 +78,48 @@ impl Endpoint {
     /// Open connections from this proxy, all workers.
     pub fn connections(&self) -> u32 {
         self.counters.connections.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn vitals(&self) -> &Vitals {
+        &self.counters.vitals
+    }
+
+    pub(super) fn counters(&self) -> &Arc<Counters> {
+        &self.counters
+    }
+
+    /// Whether it gets requests.
+    pub fn state(&self) -> EndpointState {
+        self.vitals().state(self.common.is_checked(), vitals::now())
+    }
+
+    /// True while it is checked as it should be, not ejected and not drained; busy ones are healthy.
+    pub fn is_healthy(&self) -> bool {
+        self.state() == EndpointState::Healthy
+    }
+
+    /// How often it was ejected since its address is known.
+    pub fn ejections(&self) -> u64 {
+        self.vitals().ejections()
+    }
+
+    /// How it is now.
+    pub fn report(&self) -> EndpointReport {
+        let vitals = self.vitals();
+        let now = vitals::now();
+        let left = match vitals.is_ejected() {
+            true => vitals.ejected_until().saturating_sub(now),
+            false => 0,
+        };
+        EndpointReport {
+            endpoint: Arc::clone(&self.label),
+            state: vitals.state(self.common.is_checked(), now),
+            ejections: vitals.ejections(),
+            ejected_for: left as f64 / 1000.0,
+            busy: vitals.is_busy(now),
+            in_flight: self.in_flight(),
+            check_error: vitals.check_error(),
+        }
     }
 }
 
@@ -82,7 +142,7 @@ impl InFlight {
     pub fn begin(endpoint: Arc<Endpoint>) -> Self {
         // Statistics: they order no other memory.
         endpoint.counters.in_flight.fetch_add(1, Ordering::Relaxed);
-        endpoint.cluster_requests.fetch_add(1, Ordering::Relaxed);
+        endpoint.common.requests.fetch_add(1, Ordering::Relaxed);
         Self(endpoint)
     }
 
@@ -95,7 +155,7 @@ impl InFlight {
 impl Drop for InFlight {
     fn drop(&mut self) {
         self.0.counters.in_flight.fetch_sub(1, Ordering::Relaxed);
-        self.0.cluster_requests.fetch_sub(1, Ordering::Relaxed);
+        self.0.common.requests.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -106,7 +166,7 @@ pub struct ConnectionCount(Arc<Endpoint>);
 impl ConnectionCount {
     /// Counts one connection, unless the cluster already has `limit`.
     pub fn begin(endpoint: &Arc<Endpoint>, limit: Option<u32>) -> Option<Self> {
-        let all = &endpoint.cluster_connections;
+        let all = &endpoint.common.connections;
         if all.fetch_add(1, Ordering::Relaxed) >= limit.unwrap_or(u32::MAX) {
             all.fetch_sub(1, Ordering::Relaxed);
             return None;
@@ -121,7 +181,7 @@ impl ConnectionCount {
 
 impl Drop for ConnectionCount {
     fn drop(&mut self) {
-        self.0.cluster_connections.fetch_sub(1, Ordering::Relaxed);
+        self.0.common.connections.fetch_sub(1, Ordering::Relaxed);
         self.0.counters.connections.fetch_sub(1, Ordering::Relaxed);
     }
 }

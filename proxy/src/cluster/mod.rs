@@ -1,4 +1,4 @@
-//! Who can serve: the endpoints of a cluster, their live counters, and the choice among them.
+//! Who can serve: the endpoints of a cluster, their live counters and health, and the choice among them.
 //!
 //! What a [`ClusterState`] counts is keyed by the cluster's name and outlives generations of the configuration; its
 //! endpoints are those of one generation. An [`Endpoint`] is keyed by its address and outlives changes of the set it
@@ -6,17 +6,28 @@
 
 mod balance;
 mod endpoint;
+mod outlier;
+mod ring;
+#[cfg(test)]
+pub(crate) mod tests;
+mod verdict;
+mod vitals;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use arc_swap::{ArcSwap, Guard};
 use forebay_config as config;
+use tokio::sync::watch;
 
-pub use balance::{Choice, Ring};
-pub use endpoint::{ConnectionCount, Endpoint, InFlight};
+pub use balance::{Choice, Chosen};
+pub use endpoint::{ConnectionCount, Endpoint, EndpointReport, InFlight};
+pub use outlier::Probe;
+pub use ring::Ring;
+pub use verdict::Verdict;
+pub use vitals::EndpointState;
 
 /// The endpoints that serve now, in a stable order.
 pub struct EndpointSet {
@@ -26,22 +37,55 @@ pub struct EndpointSet {
     pub ring: Option<Ring>,
 }
 
+impl EndpointSet {
+    /// The endpoint at this address.
+    pub fn at(&self, address: SocketAddr) -> Option<&Arc<Endpoint>> {
+        let found = self.endpoints.binary_search_by_key(&address, |e| e.address);
+        found.ok().map(|index| &self.endpoints[index])
+    }
+}
+
+/// What a cluster's endpoints share.
+#[derive(Default)]
+struct Common {
+    /// Open connections to all endpoints by all workers.
+    connections: AtomicU32,
+    /// Requests in flight on all endpoints by all workers.
+    requests: AtomicU32,
+    /// The newest configuration has active checks.
+    checked: AtomicBool,
+}
+
+impl Common {
+    fn is_checked(&self) -> bool {
+        self.checked.load(Ordering::Acquire)
+    }
+}
+
 /// What a cluster is made of while the process lives, whatever the configuration says of it.
 struct Roots {
     name: String,
-    /// Open connections to all endpoints by all workers.
-    connections: Arc<AtomicU32>,
-    /// Requests in flight on all endpoints by all workers.
-    requests: Arc<AtomicU32>,
+    common: Arc<Common>,
+    /// Retries under way of all workers.
+    retries: Arc<AtomicU32>,
     /// Round robin position, shared so that few requests over many workers still alternate.
     turn: AtomicU32,
     /// Every endpoint that anybody still holds, so that an address has one set of counters.
     known: Mutex<HashMap<SocketAddr, Weak<Endpoint>>>,
+    /// The last set of the newest generation; written while `known` is held.
+    newest: ArcSwap<EndpointSet>,
+    /// Which one that is.
+    generation: AtomicU64,
+    /// Held while endpoints are counted before one goes; what is in it: endpoints that are left whatever they answer.
+    keep: Mutex<u32>,
+    /// Told of every change of the set or of an endpoint's health.
+    changed: watch::Sender<()>,
 }
 
 /// A cluster's endpoints as one generation of the configuration sees them. What counts is shared by all generations.
 pub struct ClusterState {
     roots: Arc<Roots>,
+    generation: u64,
     set: ArcSwap<EndpointSet>,
 }
 
@@ -59,18 +103,24 @@ pub struct Candidate {
 impl ClusterState {
     /// A cluster without endpoints.
     pub fn new(name: &str) -> Self {
+        let empty = Arc::new(EndpointSet {
+            endpoints: Vec::new(),
+            ring: None,
+        });
         Self {
             roots: Arc::new(Roots {
                 name: name.to_owned(),
-                connections: Arc::default(),
-                requests: Arc::default(),
+                common: Arc::default(),
+                retries: Arc::default(),
                 turn: AtomicU32::new(0),
                 known: Mutex::default(),
+                newest: ArcSwap::new(Arc::clone(&empty)),
+                generation: AtomicU64::new(0),
+                keep: Mutex::new(0),
+                changed: watch::Sender::new(()),
             }),
-            set: ArcSwap::from_pointee(EndpointSet {
-                endpoints: Vec::new(),
-                ring: None,
-            }),
+            generation: 0,
+            set: ArcSwap::new(empty),
         }
     }
 
@@ -78,8 +128,14 @@ impl ClusterState {
     pub fn next_generation(&self) -> Self {
         Self {
             roots: Arc::clone(&self.roots),
+            generation: self.generation + 1,
             set: ArcSwap::new(self.set.load_full()),
         }
+    }
+
+    /// Counts retries under way.
+    pub fn retries(&self) -> &Arc<AtomicU32> {
+        &self.roots.retries
     }
 
     /// The cluster's name.
@@ -92,8 +148,8 @@ impl ClusterState {
         self.set.load()
     }
 
-    /// Replaces the set; endpoints whose address stays keep their counters and connections.
-    /// When an address is named twice the first one counts.
+    /// Replaces the set; endpoints whose address stays keep their counters, health and connections. One that is new
+    /// among others that serve already begins slowly. When an address is named twice the first one counts.
     pub fn update(&self, candidates: Vec<Candidate>, balance: &config::Balance) {
         let mut known = self
             .roots
@@ -101,6 +157,7 @@ impl ClusterState {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         known.retain(|_, endpoint| endpoint.strong_count() > 0);
+        let serving = !self.set.load().endpoints.is_empty();
         let mut sorted = candidates;
         sorted.sort_by_key(|c| c.address);
         sorted.dedup_by_key(|c| c.address);
@@ -111,28 +168,37 @@ impl ClusterState {
             let same = |e: &Arc<Endpoint>| e.weight == candidate.weight && e.host == candidate.host;
             let endpoint = match before {
                 Some(endpoint) if same(&endpoint) => endpoint,
-                before => Arc::new(Endpoint::new(
-                    candidate,
-                    before.as_ref(),
-                    Arc::clone(&self.roots.connections),
-                    Arc::clone(&self.roots.requests),
-                )),
+                before => {
+                    let common = Arc::clone(&self.roots.common);
+                    let endpoint = Endpoint::new(candidate, before.as_ref(), common);
+                    if before.is_none() && serving {
+                        endpoint.vitals().begin_slow(vitals::now());
+                    }
+                    Arc::new(endpoint)
+                }
             };
             known.insert(address, Arc::downgrade(&endpoint));
             endpoints.push(endpoint);
         }
         let ring = matches!(balance, config::Balance::Hash(_)).then(|| Ring::new(&endpoints));
-        self.set.store(Arc::new(EndpointSet { endpoints, ring }));
+        let set = Arc::new(EndpointSet { endpoints, ring });
+        self.set.store(Arc::clone(&set));
+        let newest = &self.roots.generation;
+        if newest.fetch_max(self.generation, Ordering::Relaxed) <= self.generation {
+            self.roots.newest.store(set);
+        }
+        drop(known);
+        self.endpoints_went();
     }
 
     /// Open connections to all endpoints.
     pub fn connections(&self) -> u32 {
-        self.roots.connections.load(Ordering::Relaxed)
+        self.roots.common.connections.load(Ordering::Relaxed)
     }
 
     /// Requests in flight on all endpoints.
     pub fn requests(&self) -> u32 {
-        self.roots.requests.load(Ordering::Relaxed)
+        self.roots.common.requests.load(Ordering::Relaxed)
     }
 
     /// The next round robin position.

@@ -7,6 +7,7 @@ use forebay_config::diagnostic::Diagnostic;
 use forebay_config::load::SourceFile;
 use serde::Serialize;
 
+use super::weights::{Override, Pending};
 use crate::snapshot::Snapshot;
 
 /// `/api/config/status`.
@@ -23,7 +24,9 @@ pub struct Status {
     /// What `validate` would say, and keys that wait for a restart.
     pub warnings: Vec<String>,
     /// Changes made through the API that are not in the files.
-    pub overrides: Vec<String>,
+    pub overrides: Vec<Override>,
+    /// Weights that wait for endpoints, by `cutover: ready`.
+    pub pending: Vec<Pending>,
     /// The last reload that failed, until one succeeds.
     pub last_error: Option<LastError>,
 }
@@ -63,26 +66,28 @@ pub fn rfc3339(time: SystemTime) -> String {
 pub(super) fn status_of(
     snapshot: &Snapshot,
     sources: &[SourceFile],
-    warnings: &[Diagnostic],
-    more: Vec<String>,
+    warnings: Vec<String>,
 ) -> Status {
     Status {
         generation: snapshot.generation,
         hash: snapshot.hash.clone(),
         applied_at: rfc3339(snapshot.applied_at),
         sources: sources.iter().map(|s| s.name.to_string()).collect(),
-        warnings: warnings
-            .iter()
-            .map(ToString::to_string)
-            .chain(more)
-            .collect(),
+        warnings,
         overrides: Vec::new(),
+        pending: Vec::new(),
         last_error: None,
     }
 }
 
+/// What `validate` says of a configuration, and what of it waits for a restart.
+pub(super) fn notes(warnings: &[Diagnostic], first: &Config, now: &Config) -> Vec<String> {
+    let said = warnings.iter().map(ToString::to_string);
+    said.chain(restart_warnings(first, now)).collect()
+}
+
 /// Keys that only a restart applies.
-pub(super) fn restart_warnings(first: &Config, now: &Config) -> Vec<String> {
+fn restart_warnings(first: &Config, now: &Config) -> Vec<String> {
     let mut waits = Vec::new();
     if first.workers != now.workers {
         waits.push("`workers` changed: it takes effect at the next start".to_owned());

@@ -6,14 +6,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use forebay_config::pointer::Pointer;
-use forebay_config::{Action, Config, LimitKey, LimitSource, Position, Route};
+use forebay_config::{Action, Bound, Config, LimitKey, LimitSource, Position, RateLimit, Route};
 
 use super::Filters;
 use super::access::Access;
 use super::auth::Keys;
 use super::cors::Cors;
 use super::files::{FileError, Files};
-use super::limit::{Limits, State};
+use super::limit::{Limits, State, Tally};
 use super::sticky::Sticky;
 use crate::metrics::{Samples, family};
 
@@ -43,6 +43,30 @@ impl Ledger {
     pub fn in_progress(&self, route: &str, limit: &str) -> Option<u64> {
         let key = (route.to_owned(), limit.to_owned());
         self.limits.get(&key).map(|state| state.slots.in_progress())
+    }
+
+    /// What a limit of a route has counted; nothing when there is no such limit.
+    pub fn tally(&self, route: &str, limit: &RateLimit) -> Tally {
+        let key = (route.to_owned(), limit.name.clone());
+        let state = match &limit.source {
+            LimitSource::Own(_) => self.limits.get(&key),
+            LimitSource::Policy(policy) => self.policies.get(&policy.name),
+        };
+        let refused = self.limited.get(&key);
+        Tally {
+            keys: state.map_or(0, |state| match &limit.rule().bound {
+                Bound::Rate(_) => state.buckets.len(),
+                Bound::Concurrent(_) => state.slots.keys(),
+            }),
+            in_progress: state.map_or(0, |state| state.slots.in_progress()),
+            refused: refused.map_or(0, |count| count.load(Ordering::Relaxed)),
+        }
+    }
+
+    /// Requests that the access list of a route refused, or would have but for a dry run.
+    pub fn denied(&self, route: &str) -> u64 {
+        let count = self.denied.get(route);
+        count.map_or(0, |count| count.load(Ordering::Relaxed))
     }
 
     /// True when the route of this name has any step.

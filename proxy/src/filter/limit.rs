@@ -33,6 +33,17 @@ pub struct State {
     pub slots: Arc<Slots>,
 }
 
+/// What a limit has counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Keys that have a bucket, or a request in progress.
+    pub keys: usize,
+    /// Requests in progress under a bound on requests at once.
+    pub in_progress: u64,
+    /// Requests refused since the limit is there, those of a dry run included.
+    pub refused: u64,
+}
+
 /// The limits of a route, compiled: rates before bounds on requests at once, each in file order.
 #[derive(Debug, Default)]
 pub struct Limits {

@@ -52,6 +52,11 @@ impl Slots {
         })
     }
 
+    /// Keys that have a request in progress.
+    pub fn keys(&self) -> usize {
+        self.shards.iter().map(|shard| lock(shard).len()).sum()
+    }
+
     /// Requests in progress, of all keys.
     pub fn in_progress(&self) -> u64 {
         let mut sum = 0;

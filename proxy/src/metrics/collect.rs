@@ -27,6 +27,8 @@ impl Inner {
             &[],
             self.access_log_dropped.load(Ordering::Relaxed) as f64,
         );
+        let skipped = self.replace_skipped.load(Ordering::Relaxed) as f64;
+        samples.add(&f::REPLACE_SKIPPED, &[], skipped);
         samples.add(&f::PANICS, &[], self.panics.load(Ordering::Relaxed) as f64);
         samples.add(&f::BUILD_INFO, &[env!("CARGO_PKG_VERSION")], 1.0);
         let sources = lock(&self.sources).clone();
@@ -47,6 +49,7 @@ impl Inner {
                 &labels,
                 f64::from(u8::from(sample.healthy)),
             );
+            samples.add(&f::ENDPOINT_EJECTIONS, &labels, sample.ejections as f64);
         }
     }
 }

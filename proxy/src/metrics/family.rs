@@ -105,12 +105,26 @@ families! {
         "Requests over a limit of their route; those of a dry run were served all the same.";
     ACCESS_DENIED = Kind::Counter, "access_denied_total" ["route"]
         "Requests that the route's access list refuses; those of a dry run were served all the same.";
+    MIRROR_REQUESTS = Kind::Counter, "mirror_requests_total" ["route", "mirror", "result"]
+        "Copies of requests, by what came of them: ok, error, timeout or dropped.";
+    MIRROR_FAILURES = Kind::Counter, "mirror_failures_total" ["route", "mirror", "result", "reason"]
+        "Copies of requests that were not answered well, by why.";
+    MIRROR_IN_FLIGHT = Kind::Gauge, "mirror_in_flight" ["route", "mirror"]
+        "Copies of requests under way.";
+    MIRROR_HELD = Kind::Gauge, "mirror_held_bytes" ["route", "mirror"]
+        "Bytes held for copies that are behind their primary, and of answers that will be compared.";
+    COMPARE = Kind::Counter, "compare_total" ["route", "mirror", "verdict"]
+        "Answers of copies held against those of the primary, by what was found.";
+    RECORD = Kind::Counter, "record_total" ["route", "result"]
+        "Requests and answers written down, or dropped because that was too slow or failed.";
     RETRIES = Kind::Counter, "retries_total" ["cluster", "reason"]
         "Further attempts of a request, by what made them necessary.";
     ENDPOINT_IN_FLIGHT = Kind::Gauge, "endpoint_in_flight" ["cluster", "endpoint"]
         "Requests in flight on an endpoint; at most 1000 endpoints are exported.";
     ENDPOINT_HEALTHY = Kind::Gauge, "endpoint_healthy" ["cluster", "endpoint"]
         "1 when an endpoint may be chosen, else 0; at most 1000 endpoints are exported.";
+    ENDPOINT_EJECTIONS = Kind::Counter, "endpoint_ejections_total" ["cluster", "endpoint"]
+        "Times an endpoint was ejected because its answers failed; at most 1000 endpoints are exported.";
     CONNECTIONS = Kind::Gauge, "connections" ["listener"]
         "Open downstream connections.";
     CONNECTION_ERRORS = Kind::Counter, "connection_errors_total" ["listener", "reason"]
@@ -125,6 +139,8 @@ families! {
         "Always 1; the label is the hash of the configuration that is served.";
     ACCESS_LOG_DROPPED = Kind::Counter, "access_log_dropped_total" []
         "Access log lines lost because the log could not be written fast enough or at all.";
+    REPLACE_SKIPPED = Kind::Counter, "replace_skipped_total" []
+        "Answers whose body was not edited because of an encoding that is not read.";
     PANICS = Kind::Counter, "panics_total" []
         "Panics caught while a request was served.";
     BUILD_INFO = Kind::Gauge, "build_info" ["version"]

@@ -8,10 +8,10 @@ use std::rc::Rc;
 use http::{Request, Response};
 use hyper::body::Incoming;
 
-use crate::body::RequestBody;
 use crate::cluster::{ConnectionCount, InFlight};
 use crate::error::Reason;
 use crate::io::Wire;
+use crate::upload::RequestBody;
 
 pub use connect::{ConnectError, Connector, ConnectorTls};
 pub use pool::{Pool, Pools};

@@ -13,10 +13,10 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::{ConnectError, Connection, Connector, Switched};
-use crate::body::RequestBody;
 use crate::cluster::{ConnectionCount, Endpoint};
 use crate::io::{Io, Wire};
 use crate::local::LocalExecutor;
+use crate::upload::RequestBody;
 
 /// A connection idle for longer than this is looked at before it is used again, whatever the method.
 const LOOK_AFTER: Duration = Duration::from_millis(1);

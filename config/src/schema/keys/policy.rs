@@ -6,8 +6,9 @@ use super::{Clock, YEAR};
 use crate::model::MissingKey;
 use crate::schema::section::section;
 use crate::schema::{
-    AccessShape, AnyList, CookieName, Dictionary, FilePath, List, MatchHeader, Name, OriginText,
-    OverrideShape, PerShape, Period, RateText, Scope, StickyCookieShape, ValueShape, Whole,
+    AccessShape, AnyList, CookieName, Dictionary, FieldPointer, FilePath, List, MatchHeader, Name,
+    OriginText, OverrideShape, PerShape, Period, RateText, Scope, StickyCookieShape, ValueShape,
+    Whole,
 };
 
 /// How many requests at once.
@@ -134,14 +135,16 @@ section! {
 }
 
 section! {
-    /// What has a bucket of its own: exactly one of the two.
+    /// What has a bucket of its own: exactly one of the three.
     PerKeys {
         /// Each value of a request header.
         "header" header: MatchHeader,
         /// Each value of a cookie.
         "cookie" cookie: CookieName,
+        /// Each value of a field of the JSON body, as a JSON pointer.
+        "json" json: FieldPointer,
     }
-    later ["json"]
+    later []
 }
 
 section! {
@@ -175,7 +178,7 @@ section! {
 }
 
 section! {
-    /// What ties a client to a member of the split: exactly one of the three.
+    /// What ties a client to a member of the split: exactly one of the four.
     StickyKeys {
         /// Value of a request header.
         "header" header: MatchHeader,
@@ -183,8 +186,10 @@ section! {
         "cookie" cookie: StickyCookieShape,
         /// The client's address.
         "client_ip" client_ip: bool,
+        /// A field of the JSON body, as a JSON pointer.
+        "json" json: FieldPointer,
     }
-    later ["json"]
+    later []
 }
 
 section! {

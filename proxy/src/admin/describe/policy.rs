@@ -89,7 +89,8 @@ fn rate_limit(limit: &RateLimit) -> Value {
     Value::Object(fields)
 }
 
-fn rule(rule: &LimitRule) -> Map<String, Value> {
+/// Returns what a limit asks for, as it is written.
+pub(in crate::admin) fn rule(rule: &LimitRule) -> Map<String, Value> {
     let mut fields = Map::new();
     let overrides = match &rule.bound {
         Bound::Rate(bound) => {

@@ -1,0 +1,269 @@
+//! A copy of a body for somebody who may be slower: bounded, and never waited for.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body::{Frame, SizeHint};
+
+use crate::capture::Budget;
+use crate::error::{Cut, Reason};
+
+/// What an entry of a queue costs besides its bytes.
+const ENTRY: u64 = 256;
+
+/// Why a copy ended early.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TeeEnd {
+    /// Its reader was further behind than it may be.
+    Lag,
+    /// All copies together held more than they may.
+    Bytes,
+    /// The original ended before it was whole.
+    Source,
+}
+
+struct Queue {
+    pieces: VecDeque<Frame<Bytes>>,
+    /// Bytes of data in `pieces`.
+    behind: u64,
+    /// Taken from the budget for them.
+    charged: u64,
+    max_lag: u64,
+    budget: Arc<Budget>,
+    /// Data bytes that are still to come from the original, when it said so.
+    hint: Option<u64>,
+    end: Option<Result<(), TeeEnd>>,
+    reader: Option<Waker>,
+}
+
+impl Queue {
+    fn wake(&mut self) {
+        if let Some(reader) = self.reader.take() {
+            reader.wake();
+        }
+    }
+
+    fn stop(&mut self, end: Result<(), TeeEnd>) {
+        if self.end.is_none() {
+            self.end = Some(end);
+            if end.is_err() {
+                self.clear();
+            }
+            self.wake();
+        }
+    }
+
+    fn clear(&mut self) {
+        self.pieces.clear();
+        self.behind = 0;
+        self.budget.give_back(std::mem::take(&mut self.charged));
+    }
+}
+
+impl Drop for Queue {
+    fn drop(&mut self) {
+        self.clear();
+    }
+}
+
+/// Where the original writes.
+pub struct TeeWriter(Rc<RefCell<Queue>>);
+
+/// Where the copy is read.
+pub struct TeeReader(Rc<RefCell<Queue>>);
+
+/// A copy of a body.
+///
+/// * `max_lag`: how many bytes the reader may be behind
+/// * `length`: of the whole body, when it is known
+pub fn tee(max_lag: u64, length: Option<u64>, budget: Arc<Budget>) -> (TeeWriter, TeeReader) {
+    let queue = Rc::new(RefCell::new(Queue {
+        pieces: VecDeque::new(),
+        behind: 0,
+        charged: 0,
+        max_lag,
+        budget,
+        hint: length,
+        end: None,
+        reader: None,
+    }));
+    (TeeWriter(Rc::clone(&queue)), TeeReader(queue))
+}
+
+impl TeeWriter {
+    /// Copies what goes to the primary. The bytes are copied indeed: a slice would pin the whole block they were read
+    /// into.
+    pub fn data(&self, data: &Bytes) {
+        let mut queue = self.0.borrow_mut();
+        if queue.end.is_some() {
+            return;
+        }
+        let bytes = data.len() as u64;
+        if queue.behind + bytes > queue.max_lag {
+            return queue.stop(Err(TeeEnd::Lag));
+        }
+        if !queue.budget.take(bytes + ENTRY) {
+            return queue.stop(Err(TeeEnd::Bytes));
+        }
+        queue.behind += bytes;
+        queue.charged += bytes + ENTRY;
+        queue
+            .pieces
+            .push_back(Frame::data(Bytes::copy_from_slice(data)));
+        queue.wake();
+    }
+
+    /// Copies the trailers, which end it.
+    pub fn trailers(&self, trailers: &HeaderMap) {
+        let mut queue = self.0.borrow_mut();
+        if queue.end.is_none() {
+            queue.pieces.push_back(Frame::trailers(trailers.clone()));
+            queue.stop(Ok(()));
+        }
+    }
+
+    /// The body is whole.
+    pub fn end(&self) {
+        self.0.borrow_mut().stop(Ok(()));
+    }
+}
+
+impl Drop for TeeWriter {
+    fn drop(&mut self) {
+        self.0.borrow_mut().stop(Err(TeeEnd::Source));
+    }
+}
+
+impl Drop for TeeReader {
+    fn drop(&mut self) {
+        let mut queue = self.0.borrow_mut();
+        queue.end.get_or_insert(Ok(())); // nobody reads it any more: nothing more is copied
+        queue.clear();
+    }
+}
+
+impl TeeReader {
+    /// Why the copy ended early, if it did.
+    pub fn failure(&self) -> Option<TeeEnd> {
+        self.0.borrow().end.and_then(Result::err)
+    }
+
+    /// Another handle that tells why the copy ended early.
+    pub fn watch(&self) -> impl Fn() -> Option<TeeEnd> + 'static {
+        let queue = Rc::clone(&self.0);
+        move || queue.borrow().end.and_then(Result::err)
+    }
+
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+        let mut queue = self.0.borrow_mut();
+        if let Some(piece) = queue.pieces.pop_front() {
+            if let Some(data) = piece.data_ref() {
+                let bytes = data.len() as u64;
+                queue.behind -= bytes;
+                queue.charged -= bytes + ENTRY;
+                queue.budget.give_back(bytes + ENTRY);
+                queue.hint = queue.hint.map(|left| left.saturating_sub(bytes));
+            }
+            return Poll::Ready(Some(Ok(piece)));
+        }
+        match queue.end {
+            None => {
+                queue.reader = Some(cx.waker().clone());
+                Poll::Pending
+            }
+            Some(Ok(())) => Poll::Ready(None),
+            Some(Err(_)) => Poll::Ready(Some(Err(Cut(Reason::ClientClosed)))),
+        }
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        let queue = self.0.borrow();
+        queue.pieces.is_empty() && queue.end == Some(Ok(()))
+    }
+
+    pub(super) fn is_spent(&self) -> bool {
+        self.is_over() || self.0.borrow().hint == Some(0)
+    }
+
+    pub(super) fn size_hint(&self) -> SizeHint {
+        match self.0.borrow().hint {
+            Some(left) => SizeHint::with_exact(left),
+            None => SizeHint::new(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn poll(reader: &mut TeeReader) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+        reader.poll(&mut Context::from_waker(Waker::noop()))
+    }
+
+    fn text(polled: Poll<Option<Result<Frame<Bytes>, Cut>>>) -> String {
+        match polled {
+            Poll::Ready(Some(Ok(frame))) => {
+                String::from_utf8(frame.into_data().unwrap().to_vec()).unwrap()
+            }
+            Poll::Ready(Some(Err(_))) => "cut".into(),
+            Poll::Ready(None) => "end".into(),
+            Poll::Pending => "pending".into(),
+        }
+    }
+
+    #[test]
+    fn a_copy_is_read_as_it_was_written() {
+        let budget = Arc::new(Budget::new(10_000));
+        let (writer, mut reader) = tee(100, Some(6), Arc::clone(&budget));
+        assert_eq!(text(poll(&mut reader)), "pending");
+        writer.data(&Bytes::from_static(b"abc"));
+        writer.data(&Bytes::from_static(b"def"));
+        assert_eq!(budget.held(), 6 + 2 * ENTRY);
+        assert_eq!(text(poll(&mut reader)), "abc");
+        assert_eq!(reader.size_hint().exact(), Some(3));
+        assert_eq!(text(poll(&mut reader)), "def");
+        writer.end();
+        drop(writer);
+        assert_eq!(text(poll(&mut reader)), "end");
+        assert_eq!(budget.held(), 0);
+    }
+
+    #[test]
+    fn a_reader_that_is_too_far_behind_is_cut_and_holds_nothing() {
+        let budget = Arc::new(Budget::new(10_000));
+        let (writer, mut reader) = tee(5, None, Arc::clone(&budget));
+        writer.data(&Bytes::from_static(b"abc"));
+        writer.data(&Bytes::from_static(b"def"));
+        assert_eq!(reader.failure(), Some(TeeEnd::Lag));
+        assert_eq!(budget.held(), 0);
+        assert_eq!(text(poll(&mut reader)), "cut");
+    }
+
+    #[test]
+    fn all_copies_share_a_budget() {
+        let budget = Arc::new(Budget::new(ENTRY + 4));
+        let (first, reader) = tee(100, None, Arc::clone(&budget));
+        let (second, other) = tee(100, None, Arc::clone(&budget));
+        first.data(&Bytes::from_static(b"abcd"));
+        second.data(&Bytes::from_static(b"e"));
+        assert_eq!(other.failure(), Some(TeeEnd::Bytes));
+        assert_eq!(reader.failure(), None);
+        drop((first, reader));
+        assert_eq!(budget.held(), 0);
+    }
+
+    #[test]
+    fn a_copy_of_a_body_that_is_cut_is_cut() {
+        let (writer, mut reader) = tee(100, None, Arc::new(Budget::new(10_000)));
+        writer.data(&Bytes::from_static(b"abc"));
+        drop(writer);
+        assert_eq!(reader.failure(), Some(TeeEnd::Source));
+        assert_eq!(text(poll(&mut reader)), "cut");
+    }
+}

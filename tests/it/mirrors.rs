@@ -1,0 +1,3 @@
+//! Copies of requests: they arrive whole, are counted, and never change what the primary's client sees.
+
+mod copies;
