@@ -6,6 +6,8 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+import policy
+
 HERE = Path(__file__).parent
 PREFIX = "/v1/models/m050"  # the one route of the table that is used
 MIB = 1 << 20
@@ -13,7 +15,7 @@ MIB = 1 << 20
 
 @dataclass(frozen=True)
 class Item:
-    """One kind of work. `gate`: its CPU per request decides pass or fail."""
+    """One kind of work. `work`: which configurations do it. `gate`: its CPU per request decides pass or fail."""
 
     name: str
     title: str
@@ -24,6 +26,7 @@ class Item:
     upload: int = 0
     streams: int = 1
     gate: bool = False
+    work: str = "plain"
 
 
 ITEMS = [
@@ -34,6 +37,11 @@ ITEMS = [
     Item("down-1MiB", "1 MiB responses, 8 connections", f"/bytes/{MIB}", 8),
     Item("up-10MiB", "10 MiB uploads, 4 connections", "/echo", 4, upload=10 * MIB),
     Item("h2", "HTTP/2 downstream, small JSON, 8 connections of 10 streams", "/predict", 8, "h2load", streams=10),
+    *(
+        Item(f"policy-{n}", f"policies, HTTP/1.1 keep-alive, small JSON, {n} connections", "/predict", n, gate=True,
+             headers=(f"Origin: {policy.ORIGIN}",), work="policy")
+        for n in (8, 64)
+    ),
 ]
 
 

@@ -12,14 +12,37 @@ import subprocess
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import load
+import policy
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")).resolve()
 ROUTES = 100
 FORWARDED = ("x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "x-request-id")
+
+
+class Setup(NamedTuple):
+    """A program and what it is told to do. `name` is unique among those that do the same `work`."""
+
+    name: str
+    program: str
+    work: str
+    template: str
+
+
+SETUPS = [
+    Setup("forebay", "forebay", "plain", "forebay.yaml"),
+    Setup("haproxy", "haproxy", "plain", "haproxy.cfg"),
+    Setup("nginx", "nginx", "plain", "nginx.conf"),
+    Setup("envoy", "envoy", "plain", "envoy.yaml"),
+    Setup("forebay", "forebay", "policy", "forebay-policy.yaml"),
+    Setup("bare", "forebay", "policy", "forebay-bare.yaml"),  # one route without any: what policies are measured by
+    Setup("envoy", "envoy", "policy", "envoy-policy.yaml"),
+    Setup("envoy-trie", "envoy", "policy", "envoy-policy.yaml"),  # its deny list as a prefix tree
+]
 
 
 class Config(string.Template):
@@ -38,6 +61,7 @@ class Running:
     port2: int
     version: str = ""
     log: Path | None = None
+    work: str = "plain"
     broken: set[str] = field(default_factory=set)
 
     def last_words(self) -> str:
@@ -77,24 +101,36 @@ def table(line) -> str:
     return "\n".join(line(name, "bench" if name == load.PREFIX else "decoy") for name in names)
 
 
-def write_config(kind: str, scratch: Path, ports: dict[str, int]) -> Path:
-    """Fills the template of `kind` into `scratch` and returns the file."""
-    template = {"forebay": "forebay.yaml", "haproxy": "haproxy.cfg", "nginx": "nginx.conf", "envoy": "envoy.yaml",
-                "backend": "backend.conf"}[kind]
-    routes = {
-        "forebay": lambda p, c: f"- {{name: {p[-4:]}, match: {{path: {{prefix: {p}}}}}, cluster: {c}}}",
-        "nginx": lambda p, c: f"        location {p}/ {{ proxy_pass http://{c}; }}",
-        "envoy": lambda p, c: " " * 14
-        + f"- {{match: {{path_separated_prefix: {p}}}, route: {{cluster: {c}, timeout: 300s}}}}",
-    }.get(kind, lambda p, c: f"{p}/ {c}")
-    text = Config((HERE / f"{template}.in").read_text()).substitute(
-        ports, dir=scratch, routes=table(routes), user="user root;" if os.geteuid() == 0 else ""
+def route_line(setup: Setup):
+    """Returns how the program writes a route from a prefix to a cluster."""
+    split = setup.work == "policy"
+    if setup.program == "forebay":
+        target = "split: [{{cluster: {}, weight: 90}}, {{cluster: canary, weight: 10}}]" if split else "cluster: {}"
+        return lambda p, c: f"- {{name: {p[-4:]}, match: {{path: {{prefix: {p}}}}}, {target.format(c)}}}"
+    if setup.program == "envoy":
+        target = "cluster: {}"
+        if split:
+            target = "weighted_clusters: {{clusters: [{{name: {}, weight: 90}}, {{name: canary, weight: 10}}]}}"
+        return lambda p, c: " " * 14 + (
+            f"- {{match: {{path_separated_prefix: {p}}}, route: {{{target.format(c)}, timeout: 300s}}}}")
+    if setup.program == "nginx":
+        return lambda p, c: f"        location {p}/ {{ proxy_pass http://{c}; }}"
+    return lambda p, c: f"{p}/ {c}"
+
+
+def write_config(setup: Setup, scratch: Path, ports: dict[str, int]) -> Path:
+    """Fills the template of `setup` into `scratch` and returns the file."""
+    routes = table(route_line(setup))
+    rbac = policy.envoy_trie if setup.name == "envoy-trie" else policy.envoy_principals
+    text = Config((HERE / f"{setup.template}.in").read_text()).substitute(
+        ports, dir=scratch, routes=routes, user="user root;" if os.geteuid() == 0 else "", origin=policy.ORIGIN,
+        blocks=policy.forebay_blocks(), rbac=rbac(),
     )
-    if kind == "haproxy":
-        (scratch / "haproxy.map").write_text(table(routes) + "\n")
-    if kind == "backend":
+    if setup.program == "haproxy":
+        (scratch / "haproxy.map").write_text(routes + "\n")
+    if setup.template == "backend.conf":
         (scratch / "1MiB").write_bytes(b"x" * load.MIB)
-    path = scratch / template
+    path = scratch / f"{setup.work}-{setup.name}{Path(setup.template).suffix}"
     path.write_text(text)
     return path
 
@@ -112,13 +148,14 @@ def find(kind: str, given: str | None) -> str | None:
     return shutil.which(kind, path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
 
 
-def start(kind: str, program: str, scratch: Path, backend: int, core: int | None) -> Running:
+def start(setup: Setup, program: str, scratch: Path, backend: int, core: int | None) -> Running:
     """Starts a proxy in front of port `backend` and waits until it answers through.
 
     Raises RuntimeError with what the proxy said when it does not within 20 s.
     """
     http_port, http2_port, admin = free_ports(3)
-    config = write_config(kind, scratch, {"http": http_port, "http2": http2_port, "admin": admin, "backend": backend})
+    config = write_config(setup, scratch, {"http": http_port, "http2": http2_port, "admin": admin, "backend": backend})
+    kind = setup.program
     arguments = {
         "forebay": ["run", "-c", config],
         "haproxy": ["-db", "-f", config],
@@ -126,16 +163,20 @@ def start(kind: str, program: str, scratch: Path, backend: int, core: int | None
         "envoy": ["-c", config, "--concurrency", "1", "--disable-hot-restart", "-l", "warning"],
     }[kind]
     one_port = kind in ("forebay", "envoy")  # HTTP/1.1 and HTTP/2 told apart by the preface
-    log = scratch / f"{kind}.log"
+    log = scratch / f"{setup.work}-{setup.name}.log"
     with log.open("wb") as sink:
         process = subprocess.Popen([program, *arguments], stdout=sink, stderr=sink, **pinned(core))
-    running = Running(kind, process, http_port, http_port if one_port else http2_port, version(kind, program), log)
+    running = Running(setup.name, process, http_port, http_port if one_port else http2_port, version(kind, program),
+                      log, setup.work)
     try:
         wait_until_answers(running)
         seen = seen_by_backend(running)
         missing = [name for name in FORWARDED if name not in seen]
         if missing:
             raise RuntimeError(f"it does not forward {', '.join(missing)}")
+        fault = policy.fault(running.port, load.PREFIX + "/predict") if "policy" in setup.template else None
+        if fault:
+            raise RuntimeError(f"a policy is not in force, {fault}")
     except BaseException as error:
         stop(running)
         if isinstance(error, RuntimeError):
@@ -149,7 +190,7 @@ def start_backend(program: str, scratch: Path, core: int | None) -> Running:
     log = scratch / "backend.log"
     if Path(program).name == "nginx":
         port = free_ports(1)[0]
-        config = write_config("backend", scratch, {"http": port})
+        config = write_config(Setup("backend", "nginx", "plain", "backend.conf"), scratch, {"http": port})
         command = [program, "-p", scratch, "-e", "stderr", "-c", config]
     else:
         port, command = 0, [program]

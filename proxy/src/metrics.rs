@@ -163,6 +163,13 @@ impl Metrics {
         config.last_failed = false;
     }
 
+    /// The same configuration is served under a new number, such as with other weights.
+    ///
+    /// * `generation`: from 1
+    pub fn republished(&self, generation: u64) {
+        lock(&self.inner.config).generation = generation;
+    }
+
     /// A reload was rejected.
     pub fn config_rejected(&self) {
         let mut config = lock(&self.inner.config);

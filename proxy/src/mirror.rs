@@ -1,7 +1,7 @@
 //! Copies of requests, which never delay or fail the primary.
 //!
 //! [`Mirrors`] is what a route has, compiled when the configuration loads. A request that is in the sample gets an
-//! [`Observation`]: it starts the [copies](copy) once the primary has its endpoint, each a task of its own on the same
+//! [`Observation`]: it starts the copies once the primary has its endpoint, each a task of its own on the same
 //! worker, and gathers what came of all of them for comparing and recording.
 
 mod begin;

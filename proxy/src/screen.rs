@@ -5,9 +5,10 @@ use std::net::IpAddr;
 
 use bytes::Bytes;
 use forebay_config::ServerKind;
-use forebay_config::peek::{Found, Peek, Progress};
+use forebay_config::peek::{Found, Peek, Places, Progress};
 use forebay_config::split::Split;
 use http::{Request, Response};
+use std::sync::Arc;
 
 use crate::answer::Refusal;
 use crate::connection::Connection;
@@ -63,7 +64,7 @@ const PEEK: usize = 64 << 10;
 ///
 /// The body is too large or broken, or its client left.
 pub async fn peek(
-    filters: &Filters,
+    places: &Arc<Places>,
     client: &mut Client,
     config: &forebay_config::Route,
     exchange: &Exchange,
@@ -74,7 +75,7 @@ pub async fn peek(
     let flow = exchange.flow();
     flow.bind(&config.timeouts);
     client.bound(config.body_max);
-    let mut peek = Peek::new(filters.fields());
+    let mut peek = Peek::of(Arc::clone(places));
     let enough = |data: &[u8]| peek.feed(data) == Progress::Done;
     let ahead = Ahead::read(client, flow, PEEK, enough).await?;
     Ok((Some(ahead), peek.finish()))

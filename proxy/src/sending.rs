@@ -142,7 +142,7 @@ impl Sending<'_> {
                 Failure::Stale | Failure::Refused | Failure::Status(_) => Reason::UpstreamReset,
                 Failure::TooLong => Reason::FirstByteTimeout,
             });
-            if missed.failure != Failure::Stale {
+            if !matches!(missed.failure, Failure::Stale | Failure::Refused) {
                 tried.push(id);
             }
             let again = if flow.failure().is_none() && self.allowance.again(missed.failure, made) {

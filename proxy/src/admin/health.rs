@@ -39,7 +39,7 @@ pub(super) async fn ready(
                 "the running configuration has no such cluster",
             ));
         };
-        if cluster.state.endpoints().endpoints.is_empty() {
+        if !cluster.state.has_ready_endpoint() {
             return Ok(line(StatusCode::SERVICE_UNAVAILABLE, "no endpoint\n"));
         }
     }

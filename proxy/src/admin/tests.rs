@@ -522,7 +522,7 @@ async fn too_large_a_body_is_refused() {
 async fn wrong_methods_and_addresses_are_told_as_json() {
     let stage = Stage::new(PLAIN).await;
     let api = stage.api();
-    for path in ["/nothing", "/api", "/api/mirrors", "/api/routes/"] {
+    for path in ["/nothing", "/api", "/api/taps", "/api/routes/"] {
         assert_eq!(get(&api, path).await.code(), "not_found", "{path}");
     }
     let answer = get(&api, "/api/reload").await;

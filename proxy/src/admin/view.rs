@@ -44,6 +44,18 @@ pub(super) async fn routes(State(desk): State<Arc<Desk>>) -> Result<Response, Re
         .await
 }
 
+/// Every mirror and recording, what came of them, and what comparing found.
+pub(super) async fn mirrors(State(desk): State<Arc<Desk>>) -> Result<Response, Refusal> {
+    let snapshot = desk.control.snapshot();
+    desk.turns
+        .json(move || {
+            let mut report = snapshot.mirrors.report();
+            report["generation"] = json!(snapshot.generation);
+            report
+        })
+        .await
+}
+
 /// Every cluster and what its endpoints do.
 pub(super) async fn clusters(State(desk): State<Arc<Desk>>) -> Result<Response, Refusal> {
     let snapshot = desk.control.snapshot();

@@ -272,6 +272,7 @@ impl Control {
             snapshot = Arc::new(snapshot.reweighted(&changes));
             self.publish(&snapshot).await;
             sync_metrics(&self.shared.metrics, &snapshot);
+            self.shared.metrics.republished(snapshot.generation);
             let routes: Vec<&String> = changes.keys().collect();
             tracing::info!(generation = snapshot.generation, ?routes, "weights applied");
         }

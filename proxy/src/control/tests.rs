@@ -59,10 +59,11 @@ async fn rewrite(stage: &Stage, text: &str) -> Status {
     stage.control.reload().await.unwrap()
 }
 
-/// Waits, as virtual time allows, until the route serves by these weights.
-async fn until_weights(stage: &Stage, wanted: &[u32]) {
+/// Waits until the route serves by these weights; until then it does what it is asked to.
+async fn until_weights(stage: &Stage, wanted: &[u32], mut meanwhile: impl FnMut()) {
     let reached = async {
         while weights(stage) != wanted {
+            meanwhile();
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
@@ -89,7 +90,7 @@ async fn weights_hold_for_their_time_and_then_those_of_the_files_do() {
     tokio::time::sleep(15 * MINUTE - Duration::from_secs(1)).await;
     assert_eq!(weights(&stage), [90, 10]);
     tokio::time::sleep(Duration::from_secs(2)).await;
-    until_weights(&stage, &[100, 0]).await;
+    until_weights(&stage, &[100, 0], || {}).await;
     let status = stage.control.status();
     assert_eq!((status.generation, status.overrides.len()), (3, 0));
 }
@@ -184,7 +185,7 @@ clusters:
 - {name: b, discover: {dns: {name: nowhere.invalid, port: 80, refresh: 1h}}}
 ";
 
-/// As discovery does.
+/// As discovery does, which soon finds the name without an answer again.
 fn appear(stage: &Stage, cluster: &str) {
     let snapshot = stage.control.snapshot();
     let view = &snapshot.clusters[cluster];
@@ -206,8 +207,7 @@ async fn a_larger_share_waits_for_an_endpoint() {
     assert_eq!(weights(&stage), [100, 0]);
     let waits = json!([{"route": "r", "waiting_for": ["b"]}]);
     assert_eq!(json!(status.pending), waits);
-    appear(&stage, "b");
-    until_weights(&stage, &[20, 80]).await;
+    until_weights(&stage, &[20, 80], || appear(&stage, "b")).await;
     let status = stage.control.status();
     assert_eq!((status.pending.len(), status.generation), (0, 3));
 }
@@ -236,8 +236,7 @@ async fn weights_by_api_wait_for_endpoints_as_well() {
         (answer.overridden, answer.waiting_for),
         (true, vec!["b".to_owned()])
     );
-    appear(&stage, "b");
-    until_weights(&stage, &[90, 10]).await;
+    until_weights(&stage, &[90, 10], || appear(&stage, "b")).await;
 }
 
 #[tokio::test]
@@ -248,8 +247,7 @@ async fn who_leaves_a_split_serves_until_those_who_stay_can() {
     let both = [("b".to_owned(), 0), ("a".to_owned(), 100)];
     assert_eq!(serves(&stage, "r"), both);
     assert_eq!(status.pending[0].waiting_for, ["b"]);
-    appear(&stage, "b");
-    until_weights(&stage, &[1]).await;
+    until_weights(&stage, &[1], || appear(&stage, "b")).await;
     assert_eq!(serves(&stage, "r"), [("b".to_owned(), 1)]);
 }
 

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use forebay_config::peek::Places;
 use forebay_config::pointer::Pointer;
 use forebay_config::{Action, Bound, Config, LimitKey, LimitSource, Position, RateLimit, Route};
 
@@ -211,7 +212,7 @@ impl<'a> Compiler<'a> {
 }
 
 /// Every place in a body that a limit's key or the sticky split is at, once.
-fn fields(route: &Route) -> Box<[Pointer]> {
+fn fields(route: &Route) -> Option<Arc<Places>> {
     let limits = route.rate_limits.iter().map(|limit| &limit.rule().per);
     let limits = limits.filter_map(|per| match per {
         LimitKey::Json(place) => Some(place),
@@ -227,7 +228,7 @@ fn fields(route: &Route) -> Box<[Pointer]> {
             fields.push(place.clone());
         }
     }
-    fields.into()
+    (!fields.is_empty()).then(|| Arc::new(Places::new(&fields)))
 }
 
 fn sticky(route: &Route) -> Option<Sticky> {

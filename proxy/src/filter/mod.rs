@@ -18,8 +18,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use forebay_config::peek::Found;
-use forebay_config::pointer::Pointer;
+use forebay_config::peek::{Found, Places};
 use http::header::WWW_AUTHENTICATE;
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 
@@ -47,7 +46,7 @@ pub struct Filters {
     keep_key: bool,
     limits: Limits,
     body_max: Option<u64>,
-    fields: Box<[Pointer]>,
+    fields: Option<Arc<Places>>,
     /// Who stays with which member of the split.
     pub sticky: Option<Sticky>,
 }
@@ -119,9 +118,9 @@ impl Filters {
         Ok(permits)
     }
 
-    /// The fields of a JSON body that limits or the split ask for; empty: nobody looks at the body.
-    pub fn fields(&self) -> &[Pointer] {
-        &self.fields
+    /// The fields of a JSON body that limits or the split ask for; `None`: nobody looks at the body.
+    pub fn fields(&self) -> Option<&Arc<Places>> {
+        self.fields.as_ref()
     }
 
     /// Removes the caller's key from what goes to an endpoint.

@@ -116,7 +116,7 @@ families! {
     COMPARE = Kind::Counter, "compare_total" ["route", "mirror", "verdict"]
         "Answers of copies held against those of the primary, by what was found.";
     RECORD = Kind::Counter, "record_total" ["route", "result"]
-        "Requests and answers written down, or dropped because that was too slow or failed.";
+        "Requests and answers written to the file, posted, or dropped because that was too slow or failed.";
     RETRIES = Kind::Counter, "retries_total" ["cluster", "reason"]
         "Further attempts of a request, by what made them necessary.";
     ENDPOINT_IN_FLIGHT = Kind::Gauge, "endpoint_in_flight" ["cluster", "endpoint"]

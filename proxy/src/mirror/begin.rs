@@ -82,14 +82,23 @@ impl Sampled<'_> {
         }
     }
 
+    /// Bytes kept of the answer to a copy; `None`: nobody looks at it.
+    fn kept(&self, mirror: &MirrorView, compare: bool) -> Option<u64> {
+        let compared = mirror.compare.as_ref().filter(|_| compare);
+        let compared = compared.map(|(compare, _)| compare.max_body);
+        compared.max(self.recorded())
+    }
+
+    /// Bytes kept of the primary's answer; `None`: nobody looks at it.
     fn most(&self) -> Option<u64> {
-        let compared = self.copies.iter().filter(|(_, compare)| *compare);
-        let compared = compared.filter_map(|&(index, _)| {
-            let (compare, _) = self.mirrors.all[index].compare.as_ref()?;
-            Some(compare.max_body)
-        });
+        let copies = self.copies.iter();
+        let kept = copies.map(|&(index, compare)| self.kept(&self.mirrors.all[index], compare));
+        kept.fold(self.recorded(), Option::max)
+    }
+
+    fn recorded(&self) -> Option<u64> {
         let record = self.mirrors.record.as_ref().filter(|_| self.record);
-        compared.chain(record.map(|record| record.2)).max()
+        record.map(|record| record.2)
     }
 
     fn pairs(&self) -> Vec<Pair> {
@@ -171,14 +180,7 @@ pub fn begin(
             mirror,
             request,
             observation: &observation,
-            most: match &mirror.compare {
-                Some((config, _)) if compare => Some(config.max_body),
-                _ => mirrors
-                    .record
-                    .as_ref()
-                    .filter(|_| sampled.record)
-                    .map(|record| record.2),
-            },
+            most: sampled.kept(mirror, compare),
         };
         let whose = Whose::Mirror(index, Arc::clone(&mirror.name));
         starting.start(&mirror.cluster, whose);
@@ -208,7 +210,7 @@ impl Starting<'_> {
             return self.dropped(cluster, &whose, "in_flight");
         };
         let http2 = cluster.wants_http2(is_grpc(request.headers()));
-        let Some(head) = head_of(request, mirror, cluster, http2) else {
+        let Some(head) = head_of(request, mirror, &whose, cluster, http2) else {
             return self.dropped(cluster, &whose, "bad_request");
         };
         let body = request.body().upload().map(|upload| {
@@ -228,7 +230,7 @@ impl Starting<'_> {
             head,
             http2,
             body,
-            under_way,
+            under_way: Some(under_way),
             keep: self
                 .most
                 .map(|most| Capture::new(most, Arc::clone(&state.budget))),
@@ -252,6 +254,7 @@ impl Starting<'_> {
 fn head_of(
     request: &Request<RequestBody>,
     mirror: &MirrorView,
+    whose: &Whose,
     cluster: &ClusterView,
     http2: bool,
 ) -> Option<Request<()>> {
@@ -263,7 +266,10 @@ fn head_of(
     headers.remove(EXPECT);
     headers.remove(CONNECTION);
     headers.insert(&X_FOREBAY_MIRROR, mirror.tag.clone());
-    headers::edit(&mut headers, &mirror.config.request_headers);
+    if matches!(whose, Whose::Mirror(..)) {
+        // What differs between the primary and its twin is noise only if both get the same.
+        headers::edit(&mut headers, &mirror.config.request_headers);
+    }
     let host = headers.remove(HOST).unwrap_or(host);
     headers.remove(TRANSFER_ENCODING);
     let mut parts = http::uri::Parts::default();

@@ -9,14 +9,14 @@ use http_body_util::BodyExt as _;
 use tokio::time::Instant;
 
 use super::observation::{Observation, Whose};
-use super::state::{Outcome, UnderWay};
+use super::state::{CANCELLED, Outcome, UnderWay};
 use super::view::MirrorView;
 use crate::capture::{Capture, Seen, SeenAnswer};
 use crate::cluster::{Choice, Chosen, Endpoint, InFlight, Probe, Verdict};
 use crate::error::Reason;
 use crate::flow::Flow;
 use crate::snapshot::ClusterView;
-use crate::upload::{RequestBody, TeeEnd, TeeReader};
+use crate::upload::{RequestBody, TeeReader, Watch};
 use crate::upstream::Lease;
 use crate::worker::Worker;
 
@@ -33,82 +33,87 @@ pub(super) struct Copy {
     pub head: Request<()>,
     pub http2: bool,
     pub body: Option<TeeReader>,
-    pub under_way: UnderWay,
+    /// `None` once it is settled.
+    pub under_way: Option<UnderWay>,
     /// Keeps its answer; `None`: nobody looks at it.
     pub keep: Option<Capture>,
     pub observation: Rc<Observation>,
 }
 
-/// Counts what came of a copy, also when it is cancelled.
-struct Ledger {
-    mirror: Arc<MirrorView>,
-    counted: bool,
-}
-
-impl Ledger {
-    fn count(&mut self, outcome: Outcome) {
-        if !std::mem::replace(&mut self.counted, true) {
-            self.mirror.state.count(outcome);
-        }
-    }
-}
-
-impl Drop for Ledger {
-    fn drop(&mut self) {
-        self.count(Outcome::Dropped("cancelled"));
-    }
-}
+/// An answer's head and trailers.
+type Answer = (StatusCode, HeaderMap, Option<HeaderMap>);
 
 impl Copy {
     /// Sends it and reads its answer; never fails.
     pub(super) async fn run(mut self) {
-        let cut: Option<Box<dyn Fn() -> Option<TeeEnd>>> = match &self.body {
-            Some(reader) => Some(Box::new(reader.watch())),
-            None => None,
-        };
-        let mut ledger = Ledger {
-            mirror: Arc::clone(&self.mirror),
-            // Only the mirror's own copies are counted, not those of the twin.
-            counted: matches!(self.whose, Whose::Noise(..)),
-        };
         let limit = self.mirror.config.timeout.unwrap_or(Duration::MAX);
-        let sent = tokio::time::timeout(limit, self.send()).await;
+        let watch = self.body.as_ref().map(TeeReader::watch);
+        let cut = async {
+            match &watch {
+                Some(watch) => watch.failed().await,
+                None => std::future::pending().await,
+            }
+        };
+        // A copy that is cut ends at once, whatever its endpoint keeps us waiting for.
+        let sent = tokio::time::timeout(limit, async {
+            tokio::select! {
+                biased;
+                sent = self.send() => sent,
+                end = cut => Err(end.into()),
+            }
+        })
+        .await;
         let (mut outcome, answer) = match sent {
             Err(_) => (Outcome::Timeout, None),
             Ok(Err(outcome)) => (outcome, None),
-            Ok(Ok(head)) => {
-                let outcome = if head.0.is_server_error() {
+            Ok(Ok(answer)) => {
+                let outcome = if answer.0.is_server_error() {
                     Outcome::Error("status")
                 } else {
                     Outcome::Ok
                 };
-                (outcome, Some(head))
+                (outcome, Some(answer))
             }
         };
         if answer.is_none()
-            && let Some(end) = cut.and_then(|cut| cut())
+            && let Some(end) = watch.as_ref().and_then(Watch::failure)
         {
             outcome = end.into();
         }
-        ledger.count(outcome);
-        drop(self.under_way);
-        if let Some(mut keep) = self.keep.take() {
-            let seen = match answer {
-                Some((status, headers, trailers)) => Seen::Answer(Box::new(SeenAnswer {
-                    status,
-                    headers,
-                    body: keep.take(),
-                    trailers,
-                    seconds: self.observation.started().elapsed().as_secs_f64(),
-                })),
-                None => Seen::Nothing(outcome.reason()),
-            };
-            let cluster = self.cluster.config.name.as_str().into();
-            self.observation.copied(&self.whose, &cluster, seen);
+        self.settle(outcome, answer);
+    }
+
+    /// Counts and tells what came of it, once.
+    fn settle(&mut self, outcome: Outcome, answer: Option<Answer>) {
+        let Some(under_way) = self.under_way.take() else {
+            return;
+        };
+        // Only the mirror's own copies are counted, not those of the twin.
+        if matches!(self.whose, Whose::Mirror(..)) {
+            self.mirror.state.count(outcome);
+        }
+        drop(under_way);
+        let Some(mut keep) = self.keep.take() else {
+            return;
+        };
+        let seen = match answer {
+            Some((status, headers, trailers)) => Seen::Answer(Box::new(SeenAnswer {
+                status,
+                headers,
+                body: keep.take(),
+                trailers,
+                seconds: self.observation.started().elapsed().as_secs_f64(),
+            })),
+            None => Seen::Nothing(outcome.reason()),
+        };
+        let cluster = self.cluster.config.name.as_str().into();
+        match outcome {
+            Outcome::Dropped(CANCELLED) => self.observation.cancelled(&self.whose, &cluster),
+            _ => self.observation.copied(&self.whose, &cluster, seen),
         }
     }
 
-    async fn send(&mut self) -> Result<(StatusCode, HeaderMap, Option<HeaderMap>), Outcome> {
+    async fn send(&mut self) -> Result<Answer, Outcome> {
         let flow = Rc::new(Flow::new(Instant::now(), None));
         let body = RequestBody::copy(self.body.take(), Rc::clone(&flow));
         let head = std::mem::take(&mut self.head);
@@ -119,8 +124,12 @@ impl Copy {
             let Some(Chosen { endpoint, probe }) = self.choose(&tried) else {
                 break;
             };
-            let in_flight = InFlight::begin(Arc::clone(&endpoint));
             let cluster = &self.cluster;
+            let most = cluster.config.breaker.requests;
+            if most.is_some_and(|most| cluster.state.requests() >= most) {
+                return Err(Outcome::Dropped("breaker_open"));
+            }
+            let in_flight = InFlight::begin(Arc::clone(&endpoint));
             let connector = &cluster.connector;
             let pools = &self.worker.pools;
             let pool = pools.of(&endpoint, connector, &cluster.config.keepalive);
@@ -188,7 +197,10 @@ impl Copy {
         response: http::Response<hyper::body::Incoming>,
         lease: Lease,
         flow: &Flow,
-    ) -> Result<(StatusCode, HeaderMap, Option<HeaderMap>), Outcome> {
+    ) -> Result<Answer, Outcome> {
+        if response.status().is_informational() {
+            return Err(Outcome::Error(Reason::UpstreamProtocol.label())); // nobody asked to switch protocols
+        }
         let http2 = lease.is_http2();
         let (head, mut body) = response.into_parts();
         let mut trailers = None;
@@ -216,5 +228,11 @@ impl Copy {
             lease.release(Instant::now());
         }
         Ok((head.status, head.headers, trailers))
+    }
+}
+
+impl Drop for Copy {
+    fn drop(&mut self) {
+        self.settle(Outcome::Dropped(CANCELLED), None);
     }
 }

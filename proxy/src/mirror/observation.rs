@@ -11,7 +11,7 @@ use http::{HeaderMap, StatusCode};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-use super::state::MirrorState;
+use super::state::{CANCELLED, MirrorState};
 use crate::capture::{Capture, Seen, SeenAnswer, SeenRequest};
 use crate::compare::{Comparer, Job};
 use crate::error::Reason;
@@ -65,6 +65,15 @@ pub(super) enum Whose {
     Mirror(usize, Arc<str>),
     /// Its noise twin's.
     Noise(usize, Arc<str>),
+}
+
+impl Whose {
+    fn parts(&self) -> (usize, Role, &Arc<str>) {
+        match self {
+            Self::Mirror(index, name) => (*index, Role::Mirror, name),
+            Self::Noise(index, name) => (*index, Role::Noise, name),
+        }
+    }
 }
 
 impl Observation {
@@ -148,6 +157,9 @@ impl Observation {
         };
         let cluster = primary.cluster.take().unwrap_or_default();
         drop(primary);
+        if let Some(upload) = self.record.as_ref().and_then(|r| r.borrow().upload.clone()) {
+            upload.close(); // we hold it, and the copies hold us
+        }
         self.write_down(Role::Primary, None, cluster, &seen);
         for pair in self.pairs.borrow_mut().iter_mut() {
             pair.primary = Some(seen.clone());
@@ -155,12 +167,17 @@ impl Observation {
         self.compare_whole();
     }
 
+    /// A copy ended because its request did: there is nothing to compare.
+    pub(super) fn cancelled(&self, whose: &Whose, cluster: &Arc<str>) {
+        let (index, role, name) = whose.parts();
+        let seen = Seen::Nothing(CANCELLED);
+        self.write_down(role, Some(Arc::clone(name)), Arc::clone(cluster), &seen);
+        self.pairs.borrow_mut().retain(|pair| pair.mirror != index);
+    }
+
     /// A copy is over.
     pub(super) fn copied(&self, whose: &Whose, cluster: &Arc<str>, seen: Seen) {
-        let (index, role, name) = match whose {
-            Whose::Mirror(index, name) => (*index, Role::Mirror, name),
-            Whose::Noise(index, name) => (*index, Role::Noise, name),
-        };
+        let (index, role, name) = whose.parts();
         self.write_down(role, Some(Arc::clone(name)), Arc::clone(cluster), &seen);
         for pair in self.pairs.borrow_mut().iter_mut() {
             if pair.mirror == index {

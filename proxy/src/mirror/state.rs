@@ -8,6 +8,9 @@ use crate::capture::Budget;
 use crate::compare::Tally;
 use crate::upload::TeeEnd;
 
+/// Reason of a copy that ended because its request did, or the process.
+pub(super) const CANCELLED: &str = "cancelled";
+
 /// What came of one copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Outcome {
@@ -51,6 +54,7 @@ impl From<TeeEnd> for Outcome {
             TeeEnd::Lag => "lag",
             TeeEnd::Bytes => "bytes",
             TeeEnd::Source => "source",
+            TeeEnd::Unwanted => CANCELLED,
         })
     }
 }
@@ -86,10 +90,10 @@ impl MirrorState {
 
     /// Counts a copy as under way, unless there are `most` already.
     pub fn enter(self: &Arc<Self>, most: u32) -> Option<UnderWay> {
-        if self.in_flight.fetch_add(1, Ordering::Relaxed) >= most {
-            self.in_flight.fetch_sub(1, Ordering::Relaxed);
-            return None;
-        }
+        let more = |under_way: u32| (under_way < most).then_some(under_way + 1);
+        self.in_flight
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more)
+            .ok()?;
         Some(UnderWay(Arc::clone(self)))
     }
 

@@ -128,7 +128,11 @@ impl Ledger {
         }
         for (route, (_, recorder)) in &self.recorders {
             let counts = recorder.counts();
-            for (result, count) in [("written", counts.written), ("dropped", counts.dropped())] {
+            for (result, count) in [
+                ("written", counts.written),
+                ("posted", counts.posted),
+                ("dropped", counts.dropped()),
+            ] {
                 samples.add(&family::RECORD, &[route, result], count as f64);
             }
         }
@@ -170,6 +174,7 @@ impl Ledger {
                     "path": config.path,
                     "url": config.url.is_some(),
                     "written": counts.written,
+                    "posted": counts.posted,
                     "dropped": counts.dropped(),
                 })
             })

@@ -177,10 +177,13 @@ impl Search {
             return (text.len(), text.len());
         }
         match &self.entries.index {
-            Some(index) if text.len() - at >= longest => match index.find(&text[at..]) {
-                Some(hit) => (at + hit.start(), at + hit.end()),
-                None => (text.len() + 1 - longest, text.len()), // a beginning fits after it, a whole one does not
-            },
+            Some(index) if text.len() - at >= longest => {
+                let cut_off = text.len() + 1 - longest; // from here on a beginning fits, perhaps no whole needle
+                match index.find(&text[at..]) {
+                    Some(hit) => (cut_off.min(at + hit.start()), at + hit.end()),
+                    None => (cut_off, text.len()),
+                }
+            }
             _ => (at, text.len()),
         }
     }

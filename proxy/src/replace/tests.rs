@@ -171,6 +171,13 @@ fn events_are_not_delayed() {
 }
 
 #[test]
+fn a_beginning_before_a_whole_needle_is_not_leapt_over() {
+    let entries = [entry("aAbb", "1"), entry("b", "2")];
+    let out = edited(stream(&entries, ""), b"xxaAbb", &[5]);
+    assert_eq!(out.unwrap(), b"xx1");
+}
+
+#[test]
 fn what_needs_no_edit_is_not_copied() {
     let body = Bytes::from("nothing to see here ".repeat(100));
     let mut stream = stream(&[entry("<head>", "")], "");

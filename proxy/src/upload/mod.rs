@@ -16,7 +16,7 @@ use crate::flow::Flow;
 
 pub use client::Client;
 pub use shared::{Ahead, Replay, Upload};
-pub use tee::{TeeEnd, TeeReader, TeeWriter, tee};
+pub use tee::{TeeEnd, TeeReader, TeeWriter, Watch, tee};
 
 /// A request's body on its way to an endpoint.
 pub struct RequestBody {

@@ -166,6 +166,11 @@ impl Upload {
         inner.forget_taken();
     }
 
+    /// The request is over: whoever still copies its body gets nothing more.
+    pub fn close(&self) {
+        self.0.borrow_mut().leave();
+    }
+
     pub(super) fn read(self: &Rc<Self>) -> Reader {
         Reader {
             upload: Rc::clone(self),
@@ -222,6 +227,16 @@ impl Inner {
         }
     }
 
+    /// Nobody reads on. A body is whole once all of the length it declared is here, though its end was not seen: an
+    /// attempt over HTTP/1.1 does not wait for that.
+    fn leave(&mut self) {
+        if self.fresh == self.pieces.len() && self.client.is_spent() {
+            self.end_copies();
+        } else {
+            self.tees.clear();
+        }
+    }
+
     fn push(&mut self, frame: Frame<Bytes>) {
         let mut piece = Piece::of(frame);
         if let Some(most) = self.keep {
@@ -270,8 +285,8 @@ impl Reader {
     pub(super) fn give_up(&mut self) {
         let mut inner = self.upload.0.borrow_mut();
         if inner.attempt == self.attempt {
+            inner.leave();
             inner.client.end();
-            inner.tees.clear();
         }
     }
 
@@ -320,8 +335,14 @@ impl Drop for Reader {
         // An attempt that ends before the body did leaves it to the next; without one nobody copies any more.
         let mut inner = self.upload.0.borrow_mut();
         if inner.attempt == self.attempt && inner.keep.is_none() {
-            inner.tees.clear();
+            inner.leave();
         }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.leave();
     }
 }
 

@@ -25,6 +25,8 @@ pub enum TeeEnd {
     Bytes,
     /// The original ended before it was whole.
     Source,
+    /// Nobody wants the copy any more.
+    Unwanted,
 }
 
 struct Queue {
@@ -39,6 +41,7 @@ struct Queue {
     hint: Option<u64>,
     end: Option<Result<(), TeeEnd>>,
     reader: Option<Waker>,
+    watch: Option<Waker>,
 }
 
 impl Queue {
@@ -53,9 +56,16 @@ impl Queue {
             self.end = Some(end);
             if end.is_err() {
                 self.clear();
+                if let Some(watch) = self.watch.take() {
+                    watch.wake();
+                }
             }
             self.wake();
         }
+    }
+
+    fn failure(&self) -> Option<TeeEnd> {
+        self.end.and_then(Result::err)
     }
 
     fn clear(&mut self) {
@@ -77,6 +87,9 @@ pub struct TeeWriter(Rc<RefCell<Queue>>);
 /// Where the copy is read.
 pub struct TeeReader(Rc<RefCell<Queue>>);
 
+/// Tells that a copy ended early, also when its reader waits for something else. Dropped, it ends the copy.
+pub struct Watch(Rc<RefCell<Queue>>);
+
 /// A copy of a body.
 ///
 /// * `max_lag`: how many bytes the reader may be behind
@@ -91,6 +104,7 @@ pub fn tee(max_lag: u64, length: Option<u64>, budget: Arc<Budget>) -> (TeeWriter
         hint: length,
         end: None,
         reader: None,
+        watch: None,
     }));
     (TeeWriter(Rc::clone(&queue)), TeeReader(queue))
 }
@@ -148,15 +162,9 @@ impl Drop for TeeReader {
 }
 
 impl TeeReader {
-    /// Why the copy ended early, if it did.
-    pub fn failure(&self) -> Option<TeeEnd> {
-        self.0.borrow().end.and_then(Result::err)
-    }
-
-    /// Another handle that tells why the copy ended early.
-    pub fn watch(&self) -> impl Fn() -> Option<TeeEnd> + 'static {
-        let queue = Rc::clone(&self.0);
-        move || queue.borrow().end.and_then(Result::err)
+    /// What tells that the copy ended early; at most one.
+    pub fn watch(&self) -> Watch {
+        Watch(Rc::clone(&self.0))
     }
 
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
@@ -194,6 +202,41 @@ impl TeeReader {
         match self.0.borrow().hint {
             Some(left) => SizeHint::with_exact(left),
             None => SizeHint::new(),
+        }
+    }
+}
+
+impl Watch {
+    /// Why the copy ended early, if it did.
+    pub fn failure(&self) -> Option<TeeEnd> {
+        self.0.borrow().failure()
+    }
+
+    /// Waits until the copy ends early, for ever if it does not.
+    pub async fn failed(&self) -> TeeEnd {
+        std::future::poll_fn(|cx| {
+            let mut queue = self.0.borrow_mut();
+            match queue.failure() {
+                Some(end) => Poll::Ready(end),
+                None => {
+                    queue.watch = Some(cx.waker().clone());
+                    Poll::Pending
+                }
+            }
+        })
+        .await
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        let mut queue = self.0.borrow_mut();
+        queue.watch = None;
+        if queue.end.is_none() || !queue.pieces.is_empty() {
+            // Its reader may be where nobody polls it: a stream whose window is closed.
+            queue.end = Some(Err(TeeEnd::Unwanted));
+            queue.clear();
+            queue.wake();
         }
     }
 }
@@ -240,7 +283,7 @@ mod tests {
         let (writer, mut reader) = tee(5, None, Arc::clone(&budget));
         writer.data(&Bytes::from_static(b"abc"));
         writer.data(&Bytes::from_static(b"def"));
-        assert_eq!(reader.failure(), Some(TeeEnd::Lag));
+        assert_eq!(reader.watch().failure(), Some(TeeEnd::Lag));
         assert_eq!(budget.held(), 0);
         assert_eq!(text(poll(&mut reader)), "cut");
     }
@@ -252,8 +295,8 @@ mod tests {
         let (second, other) = tee(100, None, Arc::clone(&budget));
         first.data(&Bytes::from_static(b"abcd"));
         second.data(&Bytes::from_static(b"e"));
-        assert_eq!(other.failure(), Some(TeeEnd::Bytes));
-        assert_eq!(reader.failure(), None);
+        assert_eq!(other.watch().failure(), Some(TeeEnd::Bytes));
+        assert_eq!(budget.held(), ENTRY + 4);
         drop((first, reader));
         assert_eq!(budget.held(), 0);
     }
@@ -263,7 +306,21 @@ mod tests {
         let (writer, mut reader) = tee(100, None, Arc::new(Budget::new(10_000)));
         writer.data(&Bytes::from_static(b"abc"));
         drop(writer);
-        assert_eq!(reader.failure(), Some(TeeEnd::Source));
+        assert_eq!(reader.watch().failure(), Some(TeeEnd::Source));
         assert_eq!(text(poll(&mut reader)), "cut");
+    }
+
+    #[test]
+    fn a_copy_that_nobody_wants_any_more_holds_nothing_though_its_reader_lives() {
+        let budget = Arc::new(Budget::new(10_000));
+        let (writer, mut reader) = tee(100, None, Arc::clone(&budget));
+        let watch = reader.watch();
+        writer.data(&Bytes::from_static(b"abc"));
+        writer.end();
+        drop(watch);
+        assert_eq!(budget.held(), 0);
+        assert_eq!(text(poll(&mut reader)), "cut");
+        writer.data(&Bytes::from_static(b"def"));
+        assert_eq!(budget.held(), 0);
     }
 }

@@ -1,8 +1,8 @@
 //! A route as JSON: conditions, action, clocks and edits.
 
 use forebay_config::{
-    Action, HeaderEdits, HostPattern, Match, Member, PathMatch, PathRewrite, Redirect, Respond,
-    Rewrite, Route, Timeouts, ValueMatch,
+    Action, Cutover, HeaderEdits, HostPattern, Match, Member, PathMatch, PathRewrite, Redirect,
+    Respond, Rewrite, Route, Timeouts, ValueMatch,
 };
 use http::{HeaderName, HeaderValue};
 use serde_json::{Map, Value, json};
@@ -40,6 +40,9 @@ pub(super) fn route(route: &Route) -> Value {
     }
     if route.matches.is_empty() {
         fields["match"] = Value::Null;
+    }
+    if route.cutover == Cutover::Ready {
+        fields["cutover"] = json!("ready");
     }
     for (key, value) in policy(route) {
         fields[key] = value;
