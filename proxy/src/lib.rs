@@ -48,4 +48,5 @@ pub mod tunnel;
 pub mod upload;
 pub mod upstream;
 pub mod watch;
+pub mod way;
 pub mod worker;

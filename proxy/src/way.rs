@@ -1,0 +1,273 @@
+//! The way of one request from its route to an endpoint and back: what is settled before it is taken apart, how it
+//! leaves, how its answer arrives.
+
+use std::borrow::Cow;
+use std::rc::Rc;
+
+use forebay_config::rewrite;
+use forebay_config::route::CompiledMatch;
+use http::header::{CONNECTION, CONTENT_LENGTH, TE, TRANSFER_ENCODING, UPGRADE};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, Version};
+use hyper::body::Incoming;
+
+use crate::answer::Refusal;
+use crate::canonical::Target;
+use crate::connection::Connection;
+use crate::error::Reason;
+use crate::exchange::Exchange;
+use crate::gateway::Outcome;
+use crate::headers::{self, Origin, Survey, X_REQUEST_ID};
+use crate::mirror::Sampled;
+use crate::outgoing::{self, is_grpc};
+use crate::replace::{self, Applies};
+use crate::retry::Allowance;
+use crate::sending::Switched;
+use crate::snapshot::{ListenerView, MemberView, RouteView};
+use crate::tunnel::Tunnel;
+use crate::upload::{Ahead, Client, RequestBody, Upload};
+use crate::upstream::Lease;
+
+/// The way of one request through the configuration.
+pub struct Way<'w> {
+    /// The client's.
+    pub connection: &'w Connection,
+    /// The listener it came by.
+    pub view: &'w ListenerView,
+    /// The route it took.
+    pub route: &'w RouteView,
+    /// The condition of the route that it meets.
+    pub matched: &'w CompiledMatch,
+    /// Where the split led.
+    pub member: &'w MemberView,
+    /// What the route allows after a failure.
+    pub allowance: Allowance<'w>,
+}
+
+/// What is settled before the request is taken apart.
+pub struct Plan {
+    /// `None`: as the client wrote it.
+    pub uri: Option<Uri>,
+    /// As the client wrote it.
+    pub host: HeaderValue,
+    /// The protocol to speak to the endpoint.
+    pub http2: bool,
+    /// The protocol to switch to.
+    pub upgrade: Option<HeaderValue>,
+    /// Key of a consistent hash.
+    pub key: Option<Vec<u8>>,
+}
+
+impl<'w> Way<'w> {
+    /// Settles where the request goes and over which protocol.
+    pub fn plan(
+        &self,
+        request: &Request<()>,
+        target: Target<'_>,
+        survey: &Survey,
+        bodiless: bool,
+    ) -> Result<Plan, Refusal> {
+        let (connection, view, member) = (self.connection, self.view, self.member);
+        let config = &self.route.config;
+        let upgrade = if survey.upgrade && bodiless {
+            headers::requested_upgrade(request.headers(), request.version())
+        } else {
+            None
+        };
+        let http2 = upgrade.is_none()
+            && member
+                .cluster
+                .wants_http2(survey.content_type && is_grpc(request.headers()));
+        let key = outgoing::hash_key(&member.cluster.config.balance, request, connection, view);
+        let path = match &config.rewrite.path {
+            None => target.path,
+            Some(rewrite) => {
+                let path =
+                    rewrite::rewritten_path(rewrite, self.matched, &target.path, view.config.path)
+                        .map_err(|_| Reason::BadPath)?;
+                Cow::Owned(path.into_owned())
+            }
+        };
+        let uri = outgoing::new_uri(request, path, http2, || {
+            outgoing::authority(config, &target.authority, member)
+        })?;
+        Ok(Plan {
+            uri,
+            host: target.authority,
+            http2,
+            upgrade,
+            key,
+        })
+    }
+
+    /// Turns the client's request into the endpoint's: identity, host and headers.
+    pub fn depart(
+        &self,
+        request: Request<()>,
+        (client, peeked): (Client, Option<Ahead>),
+        plan: &mut Plan,
+        survey: &Survey,
+        exchange: &mut Exchange,
+    ) -> (Request<RequestBody>, Option<Sampled<'w>>) {
+        let (connection, view, member) = (self.connection, self.view, self.member);
+        let (config, http2) = (&self.route.config, plan.http2);
+        let trusted = view
+            .config
+            .trusted_proxies
+            .iter()
+            .any(|net| net.contains(&connection.peer_ip()));
+        let host_moved = request.uri().authority().is_some();
+        let version = request.version();
+        let (mut head, ()) = request.into_parts();
+        headers::prepare_request(
+            &mut head.headers,
+            survey,
+            &Origin {
+                peer: &connection.peer_value,
+                trusted,
+                tls: connection.tls.is_some(),
+                host: &plan.host,
+            },
+        );
+        if let Some(filters) = &self.route.filters {
+            filters.remove_key(exchange.passed.caller.as_ref(), &mut head.headers);
+        }
+        outgoing::identify(&mut head.headers, survey, connection, trusted, exchange);
+        headers::edit(&mut head.headers, &config.request_headers);
+        headers::edit(&mut head.headers, &member.request_headers);
+        if self.route.replace.is_some() {
+            replace::edit_request_headers(&mut head.headers);
+        }
+        // Named in the target, or named as hop-by-hop, or not there at all in HTTP/1.0.
+        let host_lost = host_moved || survey.hop_by_hop || version == Version::HTTP_10;
+        outgoing::address(
+            &mut head.headers,
+            config,
+            host_lost.then(|| plan.host.clone()),
+            http2,
+        );
+        if survey.hop_by_hop && !http2 && head.headers.contains_key(TE) {
+            head.headers
+                .insert(CONNECTION, HeaderValue::from_static("te"));
+        }
+        if let Some(upgrade) = &plan.upgrade {
+            head.headers
+                .insert(CONNECTION, HeaderValue::from_static("upgrade"));
+            head.headers.insert(UPGRADE, upgrade.clone());
+        }
+        if let Some(uri) = plan.uri.take() {
+            head.uri = uri;
+        }
+        head.version = if http2 {
+            Version::HTTP_2
+        } else {
+            Version::HTTP_11
+        };
+        head.extensions.clear();
+        let copies = self.copies(&head.headers, plan.upgrade.is_some());
+        let body = self.body(client, peeked, copies.as_ref(), exchange);
+        if !http2 && !body.is_empty() && !head.headers.contains_key(CONTENT_LENGTH) {
+            // hyper's client sends a GET or HEAD of unknown length without its body unless told how to frame it.
+            head.headers
+                .insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        }
+        (Request::from_parts(head, body), copies)
+    }
+
+    /// The copies that the request gets.
+    fn copies(&self, headers: &HeaderMap, upgrade: bool) -> Option<Sampled<'w>> {
+        let mirrors = self.route.mirrors.as_ref()?;
+        let sampled = mirrors.sample(headers.get(&X_REQUEST_ID))?;
+        if upgrade {
+            sampled.refuse("upgrade");
+            return None;
+        }
+        Some(sampled)
+    }
+
+    /// The request's body, shared when others want it as well.
+    fn body(
+        &self,
+        mut client: Client,
+        peeked: Option<Ahead>,
+        copies: Option<&Sampled<'_>>,
+        exchange: &Exchange,
+    ) -> RequestBody {
+        let flow = Rc::clone(exchange.flow());
+        if peeked.is_none() {
+            client.bound(self.route.config.body_max);
+        }
+        let keep = self.allowance.keeps();
+        if peeked.is_none() && copies.is_none() && (keep.is_none() || client.is_over()) {
+            return RequestBody::direct(client, flow);
+        }
+        let seen = copies.and_then(Sampled::capture);
+        let upload = Upload::new(client, peeked.unwrap_or_default(), keep, seen);
+        RequestBody::shared(&upload, flow)
+    }
+
+    /// Prepares the answer for edits of its body, if it gets any.
+    fn edit(
+        &self,
+        response: &mut Response<Incoming>,
+        head_only: bool,
+    ) -> Option<Box<replace::Stream>> {
+        let replacing = self.route.replace.as_ref()?;
+        let (status, headers) = (response.status(), response.headers());
+        let stream = match replacing.replacer.applies(status, headers, head_only) {
+            Applies::No => return None,
+            Applies::Skipped(coding) => {
+                replacing.skipped(&self.route.config.name, &coding);
+                return None;
+            }
+            Applies::Head => None,
+            Applies::Stream(stream) => Some(Box::new(stream)),
+        };
+        replace::edit_response_headers(response.headers_mut());
+        stream
+    }
+
+    /// Turns the endpoint's answer into the client's. `switched`: the request asked for another protocol.
+    pub fn arrive(
+        &self,
+        mut response: Response<Incoming>,
+        lease: Lease,
+        switched: Option<Switched>,
+        head_only: bool,
+    ) -> Result<Outcome, Refusal> {
+        let (connection, config) = (self.connection, &self.route.config);
+        let switching = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        let new_protocol = response
+            .headers()
+            .get(UPGRADE)
+            .cloned()
+            .filter(|_| switching);
+        if switching && (switched.is_none() || new_protocol.is_none()) {
+            return Err(Reason::UpstreamProtocol.into());
+        }
+        *response.version_mut() = if connection.http2 {
+            Version::HTTP_2
+        } else {
+            Version::HTTP_11
+        };
+        let edit = self.edit(&mut response, head_only);
+        headers::prepare_response(response.headers_mut());
+        headers::edit(response.headers_mut(), &config.response_headers);
+        headers::edit(response.headers_mut(), &self.member.response_headers);
+        let (mut head, incoming) = response.into_parts();
+        head.extensions.clear();
+        match (new_protocol, switched) {
+            (Some(protocol), Some(switched)) => {
+                head.headers
+                    .insert(CONNECTION, HeaderValue::from_static("upgrade"));
+                head.headers.insert(UPGRADE, protocol);
+                connection.switch_to(Tunnel::new(
+                    switched,
+                    lease.into_in_flight(),
+                    config.timeouts.tunnel,
+                ));
+                Ok(Outcome::Tunnel(head))
+            }
+            _ => Ok(Outcome::Upstream(head, incoming, lease, edit)),
+        }
+    }
+}
