@@ -67,9 +67,11 @@ fn candidates(count: u16) -> Vec<Candidate> {
 
 fn eject_first(state: &ClusterState, cluster: &Cluster) {
     let first = state.endpoints().endpoints[0].clone();
-    while first.is_healthy() {
-        state.observe(&first, None, Verdict::Failed, cluster.outlier.as_ref());
+    let outlier = cluster.outlier.as_ref();
+    for _ in 0..outlier.map_or(0, |o| o.consecutive_5xx.get()) {
+        state.observe(&first, None, Verdict::Failed, outlier);
     }
+    assert!(!first.is_healthy(), "so many failures eject it");
 }
 
 fn time_choice(state: &ClusterState, cluster: &Cluster) -> f64 {

@@ -192,6 +192,7 @@ impl UpstreamBody {
         if self.edit.is_none() {
             return self.poll_seen(exchange, cx);
         }
+        exchange.flow().asked(); // a client that takes one part after another of a block is no slow one
         loop {
             let Some(edit) = &mut self.edit else {
                 return Poll::Ready(None);
@@ -202,6 +203,7 @@ impl UpstreamBody {
                     return Poll::Ready(Some(Err(cut)));
                 }
                 Ok(Some(part)) if !part.is_empty() => {
+                    exchange.flow().offered(part.len() as u64);
                     return Poll::Ready(Some(Ok(Frame::data(part))));
                 }
                 Ok(Some(_)) => continue,
@@ -227,10 +229,16 @@ impl UpstreamBody {
                         edit.ended = Some(None);
                     }
                     if !part.is_empty() {
+                        exchange.flow().offered(part.len() as u64);
                         return Poll::Ready(Some(Ok(Frame::data(part))));
                     }
                 }
-                Some(Err(trailers)) => edit.ended = Some(Some(trailers)),
+                Some(Err(mut trailers)) => {
+                    if let Some(trailers) = trailers.trailers_mut() {
+                        replace::edit_response_headers(trailers); // digests of what the client does not get
+                    }
+                    edit.ended = Some(Some(trailers));
+                }
                 None => edit.ended = Some(None),
             }
         }
@@ -284,7 +292,7 @@ impl UpstreamBody {
             }
             Poll::Ready(Some(Ok(mut frame))) => {
                 let last = if let Some(data) = frame.data_ref() {
-                    flow.offered(data.len() as u64);
+                    self.pass(data.len(), flow);
                     ended
                 } else {
                     if let Some(trailers) = frame.trailers_mut() {
@@ -315,11 +323,20 @@ impl UpstreamBody {
 
     /// The next part of a block; the last one may end the answer.
     fn hand_over(&mut self, part: Bytes, flow: &Flow) -> Frame<Bytes> {
-        flow.offered(part.len() as u64);
+        self.pass(part.len(), flow);
         if self.rest.is_empty() && http_body::Body::is_end_stream(&self.incoming) {
             self.finish(flow);
         }
         Frame::data(part)
+    }
+
+    /// Bytes came; the client gets them as they are or, edited, some of them later.
+    fn pass(&self, bytes: usize, flow: &Flow) {
+        if self.edit.is_none() {
+            flow.offered(bytes as u64);
+        } else {
+            flow.touch();
+        }
     }
 
     fn finish(&mut self, flow: &Flow) {

@@ -310,6 +310,7 @@ impl Control {
         let notes = notes(&loaded.warnings, &workshop.first, &snapshot.config);
         *self.status.lock().unwrap_or_else(PoisonError::into_inner) =
             shares.shown_in(status_of(&snapshot, &sources, notes.clone()));
+        shares.log_dropped(&workshop.shares);
         workshop.shares = shares.with_notes(notes);
         let files = files_of(&self.source, &snapshot);
         self.watched

@@ -174,7 +174,8 @@ impl Flow {
         self.failure.get().or(over)
     }
 
-    fn wake_body(&self) {
+    /// Wakes whoever waits for the client's next body byte, to see that it is not wanted there any more.
+    pub fn wake_body(&self) {
         if let Some(waker) = self.body_waker.take() {
             waker.wake();
         }

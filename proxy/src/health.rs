@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use forebay_config as config;
 use forebay_config::{Health, HealthKind};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
@@ -28,6 +28,8 @@ use crate::upstream::Connector;
 const USER_AGENT: &str = concat!("forebay-health/", env!("CARGO_PKG_VERSION"));
 /// The most of an answer that is read, bytes.
 const MAX_BODY: usize = 64 << 10;
+/// Checks of one cluster under way at once: thousands of endpoints must not take every file descriptor there is.
+const AT_ONCE: usize = 128;
 /// Checks of one endpoint come no faster, whatever is configured.
 const SHORTEST: Duration = Duration::from_millis(10);
 /// And no slower than this: a clock has an end.
@@ -118,6 +120,7 @@ impl Checker {
 /// Keeps a task for each endpoint of the cluster, for as long as the endpoint is in it.
 async fn check_cluster(mut subject: watch::Receiver<Subject>) {
     let mut tasks: HashMap<SocketAddr, Task> = HashMap::new();
+    let places = Arc::new(Semaphore::new(AT_ONCE));
     let mut changes = subject.borrow().state.changes();
     loop {
         changes.mark_unchanged();
@@ -126,7 +129,8 @@ async fn check_cluster(mut subject: watch::Receiver<Subject>) {
         for endpoint in &set.endpoints {
             let address = endpoint.address;
             tasks.entry(address).or_insert_with(|| {
-                Task(tokio::spawn(check_endpoint(subject.clone(), address)).abort_handle())
+                let checking = check_endpoint(subject.clone(), address, Arc::clone(&places));
+                Task(tokio::spawn(checking).abort_handle())
             });
         }
         drop(set);
@@ -161,9 +165,14 @@ impl Streak {
     }
 }
 
-async fn check_endpoint(mut subject: watch::Receiver<Subject>, address: SocketAddr) {
+async fn check_endpoint(
+    mut subject: watch::Receiver<Subject>,
+    address: SocketAddr,
+    places: Arc<Semaphore>,
+) {
     let mut streak = Streak::default();
     loop {
+        let place = places.acquire().await;
         let now = subject.borrow_and_update().clone();
         let Some(health) = &now.config.health else {
             return; // ended by whoever follows
@@ -173,12 +182,15 @@ async fn check_endpoint(mut subject: watch::Receiver<Subject>, address: SocketAd
         };
         let began = Instant::now();
         let result = check(&now, health, &endpoint).await;
-        let passed = result.is_ok();
-        if let Err(error) = &result {
+        drop(place);
+        if let Err(Fault { text: error, .. }) = &result {
             tracing::debug!(cluster = now.state.name(), endpoint = %endpoint.label, error, "check failed");
         }
-        let decided = streak.count(passed, now.state.checked(&endpoint), health);
-        let error = result.as_ref().err().map(String::as_str);
+        let decided = match &result {
+            Err(fault) if fault.is_ours => None,
+            _ => streak.count(result.is_ok(), now.state.checked(&endpoint), health),
+        };
+        let error = result.as_ref().err().map(|fault| &*fault.text);
         now.state.enter_check(&endpoint, decided, error);
         let next = began + jittered(health.interval);
         drop(endpoint);
@@ -217,12 +229,20 @@ fn jittered(interval: Duration) -> Duration {
     interval.mul_f64(0.9 + 0.2 * fastrand::f64())
 }
 
+/// Why a check did not pass.
+struct Fault {
+    /// A few words.
+    text: String,
+    /// There was no socket for it: that says nothing of the endpoint.
+    is_ours: bool,
+}
+
 /// One check, within its timeout.
 ///
 /// # Errors
 ///
-/// What is wrong, in a few words.
-async fn check(subject: &Subject, health: &Health, endpoint: &Endpoint) -> Result<(), String> {
+/// What is wrong.
+async fn check(subject: &Subject, health: &Health, endpoint: &Endpoint) -> Result<(), Fault> {
     let target = dial::Target::of(subject, health, endpoint);
     let checked = async {
         match &health.kind {
@@ -232,14 +252,16 @@ async fn check(subject: &Subject, health: &Health, endpoint: &Endpoint) -> Resul
         }
     };
     // Boxed: a connection's state is large and most of the time there is none.
-    match tokio::time::timeout(health.timeout, Box::pin(checked)).await {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(mut error)) => {
-            if let Some((end, _)) = error.char_indices().nth(MAX_ERROR) {
-                error.truncate(end);
-            }
-            Err(error)
-        }
-        Err(_) => Err(format!("no answer within {:?}", health.timeout)),
+    let mut text = match tokio::time::timeout(health.timeout, Box::pin(checked)).await {
+        Ok(Ok(())) => return Ok(()),
+        Ok(Err(error)) => error,
+        Err(_) => format!("no answer within {:?}", health.timeout),
+    };
+    if let Some((end, _)) = text.char_indices().nth(MAX_ERROR) {
+        text.truncate(end);
     }
+    Err(Fault {
+        text,
+        is_ours: target.is_out_of_sockets(),
+    })
 }

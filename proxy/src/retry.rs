@@ -57,6 +57,15 @@ impl Failure {
         }
     }
 
+    /// What the client is told when no further attempt follows.
+    pub fn reason(self) -> Reason {
+        match self {
+            Self::Unsent(reason) | Self::Broken(reason) => reason,
+            Self::Stale | Self::Refused | Self::Status(_) => Reason::UpstreamReset,
+            Self::TooLong => Reason::FirstByteTimeout,
+        }
+    }
+
     /// True when the request was certainly not acted on.
     fn is_harmless(self) -> bool {
         matches!(self, Self::Unsent(_) | Self::Stale | Self::Refused)
@@ -131,12 +140,21 @@ impl<'c> Allowance<'c> {
         self.config.is_some()
     }
 
-    /// Takes a place among the retries under way in a cluster; `None`: there are as many as the route allows.
+    /// Takes a place among the retries under way in a cluster; `None`: there are as many as the route allows. There is
+    /// always one after a connection of our own that had gone stale: the endpoint saw nothing of the request.
     ///
     /// * `in_flight`: requests in flight in the cluster
-    pub fn retrying(&self, retries: &Arc<AtomicU32>, in_flight: u32) -> Option<Retrying> {
+    pub fn retrying(
+        &self,
+        failure: Failure,
+        retries: &Arc<AtomicU32>,
+        in_flight: u32,
+    ) -> Option<Retrying> {
         let before = retries.fetch_add(1, Ordering::Relaxed);
         let place = Retrying(Arc::clone(retries));
+        if failure == Failure::Stale {
+            return Some(place);
+        }
         let share = self.config.map_or(u64::MAX, |retry| {
             u64::from(in_flight) * u64::from(retry.budget) / 1_000_000
         });
@@ -244,11 +262,14 @@ mod tests {
         let config = retry(RetryMethods::All);
         let allowed = Allowance::new(Some(&config), &Method::GET, &HeaderMap::new());
         let count = Arc::default();
-        let few: Vec<_> = (0..10).map_while(|_| allowed.retrying(&count, 1)).collect();
+        let few: Vec<_> = (0..10)
+            .map_while(|_| allowed.retrying(BUSY, &count, 1))
+            .collect();
         assert_eq!(few.len(), 3);
+        assert!(allowed.retrying(Failure::Stale, &count, 1).is_some());
         drop(few);
         let many: Vec<_> = (0..100)
-            .map_while(|_| allowed.retrying(&count, 100))
+            .map_while(|_| allowed.retrying(BUSY, &count, 100))
             .collect();
         assert_eq!(many.len(), 20);
         drop(many);

@@ -78,6 +78,7 @@ pub async fn peek(
     let mut peek = Peek::of(Arc::clone(places));
     let enough = |data: &[u8]| peek.feed(data) == Progress::Done;
     let ahead = Ahead::read(client, flow, PEEK, enough).await?;
+    flow.client_sent(0); // the body may have ended without a byte: nobody waits for the client any more
     Ok((Some(ahead), peek.finish()))
 }
 

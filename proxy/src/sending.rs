@@ -14,13 +14,13 @@ use crate::error::Reason;
 use crate::exchange::Exchange;
 use crate::flow::Flow;
 use crate::mirror::{self, Sampled};
-use crate::retry::{self, Allowance, Failure};
+use crate::retry::{self, Allowance, Failure, Retrying};
 use crate::snapshot::MemberView;
 use crate::upload::{Replay, RequestBody};
 use crate::upstream::Lease;
 
 /// Of an answer that is not passed on, read so that its connection can serve again.
-const DISCARD: usize = 64 << 10;
+const DISCARD: u64 = 64 << 10;
 
 /// A request that goes to an endpoint, and to another one as far as its route allows.
 pub struct Sending<'a> {
@@ -65,6 +65,13 @@ impl Missed {
     }
 }
 
+/// The next attempt.
+struct Next {
+    chosen: Chosen,
+    request: Request<RequestBody>,
+    place: Retrying,
+}
+
 /// What a request is made of once more.
 struct Spare {
     head: Request<()>,
@@ -102,7 +109,6 @@ impl Sending<'_> {
         flow: &Flow,
         exchange: &mut Exchange,
     ) -> Result<Arrived, Refusal> {
-        let cluster = &self.member.cluster;
         let upload = request.body().upload().cloned();
         let settle = |arrived| {
             if let Some(upload) = &upload {
@@ -112,18 +118,17 @@ impl Sending<'_> {
         };
         let mut tried: Vec<u64> = Vec::new();
         let mut retrying = None;
-        let mut last = Reason::NoEndpoint;
         let mut made = 0;
-        while let Some(chosen) = flow.unless_failed(self.choose(&mut tried, made)).await? {
+        let mut chosen = self.choose_untried(&tried).ok_or(Reason::NoEndpoint)?;
+        if self.is_full(0) {
+            return Err(Reason::BreakerOpen.into());
+        }
+        loop {
             made += 1;
             self.log(exchange, &chosen.endpoint, made);
             if let (1, Some(copies)) = (made, &self.copies) {
                 let worker = &self.connection.worker;
                 exchange.watch = Some(mirror::begin(copies, worker, self.member, &request));
-            }
-            let most = cluster.config.breaker.requests;
-            if most.is_some_and(|most| cluster.state.requests() >= most) {
-                return Err(Reason::BreakerOpen.into());
             }
             // Only HTTP/2 endpoints can refuse what was sent.
             let spare = if self.http2 || self.allowance.keeps().is_some() {
@@ -132,43 +137,67 @@ impl Sending<'_> {
                 None
             };
             let id = chosen.endpoint.id;
-            let missed = match self.attempt(chosen, request, flow, exchange).await? {
+            let mut missed = match self.attempt(chosen, request, flow, exchange).await? {
                 Ok(arrived) => return Ok(settle(arrived)),
                 Err(missed) => missed,
             };
             drop(retrying.take());
-            last = flow.failure().unwrap_or(match missed.failure {
-                Failure::Unsent(reason) | Failure::Broken(reason) => reason,
-                Failure::Stale | Failure::Refused | Failure::Status(_) => Reason::UpstreamReset,
-                Failure::TooLong => Reason::FirstByteTimeout,
-            });
             if !matches!(missed.failure, Failure::Stale | Failure::Refused) {
                 tried.push(id);
             }
-            let again = if flow.failure().is_none() && self.allowance.again(missed.failure, made) {
-                retrying = self
-                    .allowance
-                    .retrying(cluster.state.retries(), cluster.state.requests());
-                let unsent = missed.unsent.map(|unsent| *unsent);
-                retrying
-                    .as_ref()
-                    .and_then(|_| unsent.or_else(|| spare?.request()))
-            } else {
-                None
-            };
-            match (again, missed.arrived) {
-                (Some(again), arrived) => {
-                    request = again;
+            let next = self.next(&mut missed, spare, &mut tried, made);
+            match (flow.unless_failed(next).await?, missed.arrived) {
+                (Some(next), arrived) => {
                     exchange.retry(missed.failure.label());
                     if let Some((response, lease, _)) = arrived {
                         discard(response, lease, flow);
                     }
+                    flow.dispatch(Instant::now(), false); // no clock runs on from the last attempt
+                    chosen = next.chosen;
+                    request = next.request;
+                    retrying = Some(next.place);
                 }
                 (None, Some(arrived)) => return Ok(settle(arrived)),
-                (None, None) => break,
+                (None, None) => return Err(missed.failure.reason().into()),
             }
         }
-        Err(last.into())
+    }
+
+    /// Where a request goes after an attempt that failed; `None`: nowhere, and nothing is changed.
+    async fn next(
+        &self,
+        missed: &mut Missed,
+        spare: Option<Spare>,
+        tried: &mut Vec<u64>,
+        made: u32,
+    ) -> Option<Next> {
+        let state = &self.member.cluster.state;
+        let possible =
+            missed.unsent.is_some() || spare.as_ref().is_some_and(|spare| spare.body.is_whole());
+        if !possible || !self.allowance.again(missed.failure, made) {
+            return None;
+        }
+        let place = self
+            .allowance
+            .retrying(missed.failure, state.retries(), state.requests())?;
+        let chosen = self.choose(tried, made).await?;
+        if self.is_full(u32::from(missed.arrived.is_some())) {
+            return None;
+        }
+        let unsent = missed.unsent.take().map(|unsent| *unsent);
+        let request = unsent.or_else(|| spare?.request())?;
+        Some(Next {
+            chosen,
+            request,
+            place,
+        })
+    }
+
+    /// True when the cluster has as many requests in flight as it may have, without `own` ones of this request.
+    fn is_full(&self, own: u32) -> bool {
+        let cluster = &self.member.cluster;
+        let most = cluster.config.breaker.requests;
+        most.is_some_and(|most| cluster.state.requests().saturating_sub(own) >= most)
     }
 
     /// One attempt on one endpoint.
@@ -187,14 +216,13 @@ impl Sending<'_> {
         let now = exchange.leave();
         let pools = &self.connection.worker.pools;
         let pool = pools.of(&endpoint, connector, &cluster.config.keepalive);
-        let taken = flow
-            .unless_failed(pool.checkout(connector, self.http2, wary, now))
-            .await?;
-        let (connection, reused) = match taken {
-            Ok(taken) => taken,
-            Err(error) => {
+        let checkout = pool.checkout(connector, self.http2, wary, now);
+        let (connection, reused) = match flow.unless_failed(self.within(now, checkout)).await? {
+            Some(Ok(taken)) => taken,
+            failed => {
+                let error = failed.and_then(Result::err);
                 tracing::debug!(endpoint = %endpoint.label, ?error, "no connection");
-                let reason = error.reason();
+                let reason = error.map_or(Reason::ConnectTimeout, |error| error.reason());
                 if reason != Reason::BreakerOpen {
                     self.observe(&endpoint, probe, Verdict::Failed);
                 }
@@ -211,7 +239,8 @@ impl Sending<'_> {
             if reused { now } else { Instant::now() },
             request.body().is_empty(),
         );
-        let sent = flow.unless_failed(self.send(&mut lease, request)).await;
+        let sent = self.send(&mut lease, request, now, flow);
+        let sent = flow.unless_failed(sent).await;
         let failed = match sent {
             Ok(Some(Ok(response))) => {
                 let verdict = Verdict::of_head(response.status(), response.headers());
@@ -260,15 +289,40 @@ impl Sending<'_> {
         }))
     }
 
-    /// `None`: it took longer than one attempt may.
+    /// `None`: it took longer than one attempt may, from `since` on.
+    async fn within<F: Future>(&self, since: Instant, future: F) -> Option<F::Output> {
+        match self.allowance.per_try() {
+            None => Some(future.await),
+            Some(limit) => tokio::time::timeout_at(since + limit, future).await.ok(),
+        }
+    }
+
+    /// `None`: it took longer than one attempt may, from `since` on, or from the last byte of a body on: the endpoint
+    /// answers for itself, not for a client that is slow.
     async fn send(
         &self,
         lease: &mut Lease,
         request: Request<RequestBody>,
+        since: Instant,
+        flow: &Flow,
     ) -> Option<Result<Response<Incoming>, crate::upstream::AttemptError>> {
-        match self.allowance.per_try() {
-            None => Some(lease.send(request).await),
-            Some(limit) => tokio::time::timeout(limit, lease.send(request)).await.ok(),
+        let limit = match self.allowance.per_try() {
+            None => return Some(lease.send(request).await),
+            Some(_) if request.body().is_empty() => {
+                return self.within(since, lease.send(request)).await;
+            }
+            Some(limit) => limit,
+        };
+        let mut sending = std::pin::pin!(lease.send(request));
+        let mut until = since + limit;
+        loop {
+            if let Ok(sent) = tokio::time::timeout_at(until, sending.as_mut()).await {
+                return Some(sent);
+            }
+            until = flow.sent().unwrap_or_else(Instant::now) + limit;
+            if until <= Instant::now() {
+                return None;
+            }
         }
     }
 
@@ -320,8 +374,7 @@ impl Sending<'_> {
 /// Reads an answer that nobody gets, as far as that is cheaper than another connection.
 fn discard(response: Response<Incoming>, lease: Lease, flow: &Flow) {
     let mut body = response.into_body();
-    let short = http_body::Body::size_hint(&body).upper();
-    if flow.sent().is_none() || short.is_none_or(|length| length > DISCARD as u64) {
+    if flow.sent().is_none() || http_body::Body::size_hint(&body).lower() > DISCARD {
         return; // dropped: the connection is reset
     }
     if http_body::Body::is_end_stream(&body) {
@@ -329,11 +382,22 @@ fn discard(response: Response<Incoming>, lease: Lease, flow: &Flow) {
         return;
     }
     tokio::task::spawn_local(async move {
-        let read = async { while body.frame().await.is_some_and(|frame| frame.is_ok()) {} };
         let limit = std::time::Duration::from_secs(1);
-        if tokio::time::timeout(limit, read).await.is_ok() && http_body::Body::is_end_stream(&body)
-        {
+        if let Ok(true) = tokio::time::timeout(limit, read_out(&mut body)).await {
             lease.release(Instant::now());
         }
     });
+}
+
+/// True when the body is whole and short enough.
+async fn read_out(body: &mut Incoming) -> bool {
+    let mut read = 0;
+    while let Some(frame) = body.frame().await {
+        let Ok(frame) = frame else { return false };
+        read += frame.data_ref().map_or(0, |data| data.len() as u64);
+        if read > DISCARD {
+            return false;
+        }
+    }
+    http_body::Body::is_end_stream(body)
 }

@@ -3,8 +3,10 @@
 mod access;
 mod auth;
 mod cors;
+mod json;
 mod limits;
 mod reloads;
+mod replace;
 mod sticky;
 
 use std::net::SocketAddr;

@@ -2,6 +2,7 @@
 
 mod policy;
 mod route;
+mod traffic;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -130,6 +131,8 @@ fn cluster(cluster: &Cluster) -> Value {
             "connections": or_none(cluster.breaker.connections),
             "requests": or_none(cluster.breaker.requests),
         },
+        "health": cluster.health.as_ref().map(traffic::health),
+        "outlier": cluster.outlier.as_ref().map(traffic::outlier),
     });
     if !cluster.endpoints.is_empty() {
         fields["endpoints"] = cluster.endpoints.iter().map(endpoint).collect();
@@ -380,6 +383,33 @@ mod tests {
     }
 
     #[test]
+    fn what_is_done_with_requests_is_shown_as_it_is_written() {
+        let shown = config(&loaded("a.yaml", TRAFFIC));
+        assert_eq!(shown, config(&loaded("a.json", &shown.to_string())));
+        assert!(!shown.to_string().contains("hunter2"), "{shown}");
+        let route = &shown["routes"][0];
+        assert_eq!(route["cutover"], "ready");
+        let mirror = &route["mirrors"][0];
+        assert_eq!(mirror["sample"], "12.34%");
+        assert_eq!(mirror["compare"]["noise"], "d");
+        assert_eq!(mirror["compare"]["ignore"], json!(["/a~1b/*"]));
+        assert_eq!(mirror["compare"]["tolerance"]["rel"], 1e-4);
+        assert_eq!(route["record"]["url"], "http://127.0.0.1:1/in?redacted");
+        assert_eq!(
+            route["retry"]["when"],
+            json!(["connect", "refused", "reset", 503])
+        );
+        assert_eq!(route["body"]["replace"][0]["find"], "<head>");
+        assert_eq!(shown["clusters"][0]["health"]["status"], json!([200, 204]));
+        assert_eq!(shown["clusters"][0]["outlier"]["base"], "1m");
+        let grpc = json!({
+            "kind": "grpc", "service": "ml", "port": 9, "interval": "5s", "timeout": "2s",
+            "unhealthy": 3, "healthy": 1,
+        });
+        assert_eq!(shown["clusters"][1]["health"], grpc);
+    }
+
+    #[test]
     fn secrets_are_not_shown() {
         let text = config(&loaded("a.yaml", RARE)).to_string();
         assert!(!text.contains("hunter2"), "{text}");
@@ -402,6 +432,26 @@ routes:
 clusters:
 - {name: c, endpoints: [{address: "[::1]:8080", weight: 3, labels: {v: "1"}}], tls: {}, balance: {hash: {client_ip: true}}, breaker: {connections: none}}
 access_log: {path: stderr, format: "%PROTOCOL%", sample: 12.345%, slow: none}
+"#;
+
+    const TRAFFIC: &str = r#"
+routes:
+- name: a
+  split: [{cluster: c, weight: 1}, {cluster: d, weight: 1}]
+  cutover: ready
+  mirrors:
+  - {name: m, cluster: e, sample: 12.34%, timeout: none, request_headers: {set: {x-token: hunter2}},
+     compare: {noise: d, headers: [content-type], ignore: ["/a~1b/*"], tolerance: {rel: 1e-4}, array_order: false}}
+  record: {path: pairs.jsonl, keep: 2, url: "http://127.0.0.1:1/in?key=hunter2", redact: [/prompt]}
+  retry: {when: [connect, refused, reset, 503], methods: [POST], budget: 5%, per_try: 30s}
+  body: {replace: [{find: "<head>", with: "<head>x", types: ["text/*"], once: true}]}
+clusters:
+- name: c
+  endpoints: ["127.0.0.1:1", "127.0.0.1:4"]
+  health: {path: /up, status: [200, 204]}
+  outlier: {base: 60s, slow_start: 5s}
+- {name: d, endpoints: ["127.0.0.1:2"], health: {kind: grpc, service: ml, port: 9}}
+- {name: e, endpoints: ["127.0.0.1:3"], health: {kind: tcp}}
 "#;
 
     const POLICY: &str = r#"

@@ -76,8 +76,9 @@ struct Roots {
     newest: ArcSwap<EndpointSet>,
     /// Which one that is.
     generation: AtomicU64,
-    /// Held while endpoints are counted before one goes; what is in it: endpoints that are left whatever they answer.
-    keep: Mutex<u32>,
+    /// Held while endpoints are counted before one goes; what is in it: endpoints that are left whatever they answer,
+    /// by the newest configuration. `None`: it ejects nobody.
+    keep: Mutex<Option<u32>>,
     /// Told of every change of the set or of an endpoint's health.
     changed: watch::Sender<()>,
 }
@@ -116,7 +117,7 @@ impl ClusterState {
                 known: Mutex::default(),
                 newest: ArcSwap::new(Arc::clone(&empty)),
                 generation: AtomicU64::new(0),
-                keep: Mutex::new(0),
+                keep: Mutex::new(None),
                 changed: watch::Sender::new(()),
             }),
             generation: 0,

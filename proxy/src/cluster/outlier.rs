@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use forebay_config as config;
@@ -64,9 +64,7 @@ impl ClusterState {
                 }
             }
             (Verdict::Good, Some(_)) => {
-                if vitals.failures.load(Ordering::Relaxed) != 0 {
-                    vitals.failures.store(0, Ordering::Relaxed);
-                }
+                vitals.answered_well();
             }
             (Verdict::Failed, Some(outlier)) if probe.is_some() => {
                 let _counting = self.counting();
@@ -90,7 +88,10 @@ impl ClusterState {
 
     /// Ejects the endpoint, unless too few would be left.
     fn eject(&self, endpoint: &Arc<Endpoint>, failures: u32, outlier: &config::Outlier) {
-        let _counting = self.counting();
+        let keep = self.counting();
+        let Some(keep_at_least) = *keep else {
+            return; // the answer to a request of an older generation: nobody is ejected any more
+        };
         let vitals = endpoint.vitals();
         let checked = self.roots.common.is_checked();
         let newest = self.roots.newest.load();
@@ -105,7 +106,7 @@ impl ClusterState {
             .iter()
             .filter(|e| e.address != endpoint.address);
         let left = others.filter(|e| e.vitals().is_usable(checked)).count();
-        if vitals.is_usable(checked) && left < outlier.keep_at_least as usize {
+        if vitals.is_usable(checked) && left < keep_at_least as usize {
             return; // the next failure asks again
         }
         let time = vitals.eject(outlier, vitals::now());
@@ -124,7 +125,7 @@ impl ClusterState {
         self.roots.changed.send_replace(());
     }
 
-    fn counting(&self) -> MutexGuard<'_, u32> {
+    fn counting(&self) -> MutexGuard<'_, Option<u32>> {
         self.roots
             .keep
             .lock()
@@ -138,7 +139,7 @@ impl ClusterState {
         let newest = self.roots.newest.load();
         let usable = |e: &&Arc<Endpoint>| e.vitals().is_usable(checked);
         let mut left = newest.endpoints.iter().filter(usable).count();
-        while left < *keep as usize {
+        while left < keep.unwrap_or(0) as usize {
             let could_serve =
                 |e: &&Arc<Endpoint>| e.vitals().is_ejected() && e.vitals().could_serve(checked);
             let out = newest.endpoints.iter().filter(could_serve);
@@ -158,8 +159,8 @@ impl ClusterState {
     pub fn settle(&self, cluster: &config::Cluster) {
         let checked = cluster.health.is_some();
         self.roots.common.checked.store(checked, Ordering::Release);
-        *self.counting() = cluster.outlier.as_ref().map_or(0, |o| o.keep_at_least);
-        for endpoint in &self.roots.newest.load().endpoints {
+        *self.counting() = cluster.outlier.as_ref().map(|o| o.keep_at_least);
+        for endpoint in &self.known() {
             if !checked && endpoint.vitals().forget_checks() {
                 self.tell(
                     endpoint,
@@ -172,6 +173,13 @@ impl ClusterState {
             }
         }
         self.endpoints_went();
+    }
+
+    /// Those of the newest set, and those that have left and may come back as they were.
+    fn known(&self) -> Vec<Arc<Endpoint>> {
+        let known = &self.roots.known;
+        let known = known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.values().filter_map(Weak::upgrade).collect()
     }
 
     /// What the checks of an endpoint say so far: `None` before the first one.
@@ -187,7 +195,12 @@ impl ClusterState {
         let vitals = endpoint.vitals();
         vitals.set_check_error(error);
         let Some(passed) = passed else { return };
-        if !vitals.set_check(passed, vitals::now()) {
+        let is_new = vitals.set_check(passed, vitals::now());
+        if !self.roots.common.is_checked() {
+            vitals.forget_checks(); // the last check of a cluster that has none any more came too late
+            return;
+        }
+        if !is_new {
             return;
         }
         if passed {
@@ -223,11 +236,17 @@ impl ClusterState {
         Some(endpoint.report())
     }
 
-    /// True when some endpoint is neither drained, unhealthy, ejected nor still to be checked for the first time.
+    /// True when some endpoint is neither drained, unhealthy, ejected nor still to be checked for the first time. A
+    /// half-open one counts: it gets well by requests only, which may be waiting for this. That an ejection is over is
+    /// no change that [`ClusterState::changes`] tells.
     pub fn has_ready_endpoint(&self) -> bool {
         let checked = self.roots.common.is_checked();
         let now = vitals::now();
-        let ready = |v: &Vitals| v.state(checked, now) == EndpointState::Healthy;
+        let ready = |v: &Vitals| match v.state(checked, now) {
+            EndpointState::Healthy => true,
+            EndpointState::HalfOpen => !checked || v.check() == Some(true),
+            _ => false,
+        };
         self.set.load().endpoints.iter().any(|e| ready(e.vitals()))
     }
 

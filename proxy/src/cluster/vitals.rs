@@ -240,6 +240,15 @@ impl Vitals {
         time
     }
 
+    /// A request was answered well. Of one that is ejected it says nothing: it was sent before.
+    pub(super) fn answered_well(&self) {
+        let failed = self.failures.load(Ordering::Relaxed) != 0;
+        if (failed || self.in_a_row.load(Ordering::Relaxed) != 0) && !self.is_ejected() {
+            self.failures.store(0, Ordering::Relaxed);
+            self.in_a_row.store(0, Ordering::Relaxed);
+        }
+    }
+
     /// Ends an ejection, with a slow start. `proven`: by a good answer. False when there was none.
     pub(super) fn readmit(&self, proven: bool, now: u64) -> bool {
         self.failures.store(0, Ordering::Relaxed);

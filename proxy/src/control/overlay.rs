@@ -23,6 +23,9 @@ const WEIGHT_MAX: u32 = 1_000_000;
 /// The longest time that weights can be set for.
 const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
 
+/// How often clusters that are waited for are looked at: nobody tells when an ejection is over.
+const LOOK: Duration = Duration::from_secs(1);
+
 /// Weights as the API gives them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum GivenWeights {
@@ -88,8 +91,8 @@ pub(super) struct Agenda {
 pub(super) struct Shares {
     overlays: Overlays,
     pending: Vec<Pending>,
-    /// The last overlay that a change on disk ended: its route, and what happened.
-    dropped: Option<(String, String)>,
+    /// The overlays that the last such change on disk ended, by route, and why.
+    dropped: BTreeMap<String, String>,
     notes: Vec<String>,
 }
 
@@ -107,6 +110,7 @@ impl Shares {
     pub(super) fn beside(&self, config: &Config) -> Self {
         let mut next = self.clone();
         next.expire();
+        let mut dropped = BTreeMap::new();
         for (name, overlay) in std::mem::take(&mut next.overlays) {
             let route = config.routes.iter().find(|route| route.name == name);
             let why = match route.map(|route| written(route)) {
@@ -118,9 +122,21 @@ impl Shares {
                 Some(_) => "its split changed on disk",
             };
             let note = format!("the weights set by API for route `{name}` were dropped: {why}");
-            next.dropped = Some((name, note));
+            dropped.insert(name, note);
+        }
+        if !dropped.is_empty() {
+            next.dropped = dropped;
         }
         next
+    }
+
+    /// Logs the overlays that ended since `before`.
+    pub(super) fn log_dropped(&self, before: &Self) {
+        if self.dropped != before.dropped {
+            for note in self.dropped.values() {
+                tracing::warn!("{note}");
+            }
+        }
     }
 
     /// What a reload begins with. Its endpoints are not known yet: a cluster is taken for ready when that is plain from
@@ -142,8 +158,7 @@ impl Shares {
         status.overrides = overlays.map(|(route, o)| o.shown(route)).collect();
         status.pending.clone_from(&self.pending);
         status.warnings.clone_from(&self.notes);
-        let dropped = self.dropped.iter().map(|(_, note)| note.clone());
-        status.warnings.extend(dropped);
+        status.warnings.extend(self.dropped.values().cloned());
         status
     }
 
@@ -211,7 +226,7 @@ impl Control {
         };
         let shares = &mut workshop.shares;
         shares.overlays.insert(route.to_owned(), overlay);
-        shares.dropped.take_if(|(dropped, _)| dropped == route);
+        shares.dropped.remove(route);
         self.settle(&mut workshop).await;
         self.weights_of(&workshop, route)
     }
@@ -228,7 +243,7 @@ impl Control {
         if shares.overlays.remove(route).is_some() {
             tracing::info!(route, "the weights set by API are removed");
         }
-        shares.dropped.take_if(|(dropped, _)| dropped == route);
+        shares.dropped.remove(route);
         self.settle(&mut workshop).await;
         self.weights_of(&workshop, route)
     }
@@ -334,7 +349,7 @@ async fn ready(waiting: &[Vec<Arc<ClusterState>>]) {
         if waiting.iter().any(all) {
             return;
         }
-        changes.join_next().await;
+        let _ = tokio::time::timeout(LOOK, changes.join_next()).await;
     }
 }
 

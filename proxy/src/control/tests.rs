@@ -1,12 +1,13 @@
 //! Weights beyond the files, on a proxy without workers.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
 
 use super::{GivenWeights, RouteWeights, Status, WeightsError};
 use crate::admin::testing::Stage;
-use crate::cluster::Candidate;
+use crate::cluster::{Candidate, Verdict};
 
 const SPLIT: &str = "\
 listeners: [{name: main, address: '127.0.0.1:0'}]
@@ -261,4 +262,55 @@ async fn a_member_that_is_ready_takes_its_share_with_the_reload() {
     ) + "- {name: c, endpoints: ['127.0.0.1:8003']}\n";
     let status = rewrite(&stage, &new).await;
     assert_eq!((weights(&stage), status.generation), (vec![1, 1], 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_ejection_that_is_over_keeps_no_weights_waiting() {
+    let stage = Stage::new(
+        "\
+listeners: [{name: main, address: '127.0.0.1:0'}]
+routes:
+- {name: r, cutover: ready, split: [{cluster: a, weight: 100}, {cluster: b, weight: 0}]}
+clusters:
+- {name: a, endpoints: ['127.0.0.1:8001']}
+- {name: b, endpoints: ['127.0.0.1:8002'], outlier: {consecutive_5xx: 1, base: 5s, keep_at_least: 0}}
+",
+    )
+    .await;
+    let snapshot = stage.control.snapshot();
+    let view = &snapshot.clusters["b"];
+    view.state.settle(&view.config);
+    let endpoint = Arc::clone(&view.state.endpoints().endpoints[0]);
+    let outlier = view.config.outlier.as_ref();
+    view.state
+        .observe(&endpoint, None, Verdict::Failed, outlier);
+    let given = named(&[("a", 90), ("b", 10)]);
+    let answer = stage.control.set_weights("r", given, None).await.unwrap();
+    assert_eq!(answer.waiting_for, ["b"]);
+    until_weights(&stage, &[90, 10], || {}).await;
+}
+
+#[tokio::test]
+async fn every_overlay_that_a_reload_ends_is_told_of() {
+    let stage = Stage::new(SPLIT).await;
+    let control = &stage.control;
+    let lists = [("r", vec![1, 1]), ("twice", vec![5, 5])];
+    for (route, weights) in lists {
+        let given = GivenWeights::InOrder(weights);
+        control.set_weights(route, given, None).await.unwrap();
+    }
+    let changed = SPLIT
+        .replace("weight: 100", "weight: 70")
+        .replace("weight: 2", "weight: 3");
+    let told = |status: &Status, route: &str| {
+        let name = format!("`{route}` were dropped");
+        status.warnings.iter().any(|w| w.contains(&name))
+    };
+    let status = rewrite(&stage, &changed).await;
+    assert!(told(&status, "r") && told(&status, "twice"));
+    let status = rewrite(&stage, &changed.replace("pong", "peng")).await;
+    assert!(told(&status, "r"), "until somebody looked after it");
+    control.clear_weights("r").await.unwrap();
+    let status = control.status();
+    assert!(!told(&status, "r") && told(&status, "twice"));
 }

@@ -1,7 +1,9 @@
 //! A connection for one check.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use forebay_config::{Health, HealthKind, UpstreamProtocol};
 use hyper_util::rt::TokioIo;
@@ -23,6 +25,7 @@ pub(super) struct Target {
     address: SocketAddr,
     host: Arc<str>,
     tls: Option<Arc<ConnectorTls>>,
+    out_of_sockets: AtomicBool,
     /// HTTP/2 is spoken.
     pub(super) http2: bool,
 }
@@ -55,8 +58,14 @@ impl Target {
             address,
             host: Arc::clone(&endpoint.host),
             tls: subject.connector.tls.clone(),
+            out_of_sockets: AtomicBool::new(false),
             http2,
         }
+    }
+
+    /// True when the connection failed because this machine, not the endpoint, had nothing left for it.
+    pub(super) fn is_out_of_sockets(&self) -> bool {
+        self.out_of_sockets.load(Ordering::Relaxed)
     }
 
     /// `host:port`, IPv6 addresses in brackets.
@@ -82,7 +91,11 @@ impl Target {
     /// Nobody accepts it.
     pub(super) async fn connect(&self) -> Result<TcpStream, String> {
         let tcp = TcpStream::connect(self.address).await;
-        let tcp = tcp.map_err(|error| format!("cannot connect: {error}"))?;
+        let tcp = tcp.map_err(|error| {
+            let ours = is_ours(&error);
+            self.out_of_sockets.store(ours, Ordering::Relaxed);
+            format!("cannot connect: {error}")
+        })?;
         let _ = tcp.set_nodelay(true); // only for speed
         Ok(tcp)
     }
@@ -114,5 +127,32 @@ impl Target {
             return Err("the endpoint does not offer HTTP/2 in ALPN".to_owned());
         }
         Ok(TokioIo::new(Box::new(stream)))
+    }
+}
+
+/// True for what the system says when it has no file descriptor, port or memory for another socket.
+fn is_ours(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let ours = [
+        Errno::MFILE,
+        Errno::NFILE,
+        Errno::ADDRNOTAVAIL,
+        Errno::NOBUFS,
+        Errno::NOMEM,
+    ];
+    let code = error.raw_os_error();
+    ours.iter().any(|ours| code == Some(ours.raw_os_error()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_this_machine_lacks_is_no_fault_of_an_endpoint() {
+        let code = |errno: rustix::io::Errno| io::Error::from_raw_os_error(errno.raw_os_error());
+        assert!(is_ours(&code(rustix::io::Errno::MFILE)));
+        assert!(!is_ours(&code(rustix::io::Errno::CONNREFUSED)));
+        assert!(!is_ours(&io::ErrorKind::ConnectionReset.into()));
     }
 }

@@ -358,6 +358,12 @@ impl Replay {
         Self { upload: None, flow }
     }
 
+    /// True as long as the body can be sent from its beginning.
+    pub fn is_whole(&self) -> bool {
+        let kept = |upload: &Rc<Upload>| upload.0.borrow().keep.is_some();
+        self.upload.as_ref().is_none_or(kept)
+    }
+
     /// The body from its beginning; `None`: it was longer than what is kept. An earlier attempt reads nothing more.
     pub fn start(&self) -> Option<RequestBody> {
         let flow = Rc::clone(&self.flow);
@@ -374,6 +380,7 @@ impl Replay {
             inner.ready = inner.held;
             inner.attempt += 1;
         }
+        flow.wake_body(); // an HTTP/2 stream whose answer is dropped lives on until its body ends
         Some(RequestBody {
             kind: Kind::Shared(upload.read()),
             flow,

@@ -40,6 +40,8 @@ struct Queue {
     /// Data bytes that are still to come from the original, when it said so.
     hint: Option<u64>,
     end: Option<Result<(), TeeEnd>>,
+    /// Its reader asked for something.
+    began: bool,
     reader: Option<Waker>,
     watch: Option<Waker>,
 }
@@ -103,6 +105,7 @@ pub fn tee(max_lag: u64, length: Option<u64>, budget: Arc<Budget>) -> (TeeWriter
         budget,
         hint: length,
         end: None,
+        began: false,
         reader: None,
         watch: None,
     }));
@@ -169,6 +172,7 @@ impl TeeReader {
 
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
         let mut queue = self.0.borrow_mut();
+        queue.began = true;
         if let Some(piece) = queue.pieces.pop_front() {
             if let Some(data) = piece.data_ref() {
                 let bytes = data.len() as u64;
@@ -189,9 +193,11 @@ impl TeeReader {
         }
     }
 
+    /// A body without a declared length is not over before it was asked for, though it is empty: hyper would send none.
     pub(super) fn is_over(&self) -> bool {
         let queue = self.0.borrow();
-        queue.pieces.is_empty() && queue.end == Some(Ok(()))
+        let framed = queue.began || queue.hint.is_some();
+        framed && queue.pieces.is_empty() && queue.end == Some(Ok(()))
     }
 
     pub(super) fn is_spent(&self) -> bool {

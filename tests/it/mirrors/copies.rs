@@ -1,21 +1,13 @@
 //! What a copy brings, and what does not reach it.
 
-use std::net::SocketAddr;
-
+use super::{copies, mirrored};
 use crate::support::client::Client;
-use crate::support::proxy::{Proxy, config};
+use crate::support::proxy::Proxy;
 use crate::support::until;
 use crate::support::upstream::{Upstream, respond};
 
-fn mirrored(primary: SocketAddr, mirror: SocketAddr, options: &str) -> String {
-    config(&format!(
-        "routes:\n- name: r\n  cluster: a\n  mirrors: [{{cluster: b{options}}}]\n\
-         clusters:\n- {{name: a, endpoints: ['{primary}']}}\n- {{name: b, endpoints: ['{mirror}']}}\n"
-    ))
-}
-
 fn ok(proxy: &Proxy) -> f64 {
-    proxy.metric("forebay_mirror_requests_total", &["result=\"ok\""])
+    copies(proxy, "ok")
 }
 
 #[tokio::test]

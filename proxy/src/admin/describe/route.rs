@@ -8,6 +8,7 @@ use http::{HeaderName, HeaderValue};
 use serde_json::{Map, Value, json};
 
 use super::policy::policy;
+use super::traffic::{replacements, traffic};
 use super::{REDACTED, clock, size, tidy};
 
 /// Parts of the names of headers, cookies and query keys whose values are secrets.
@@ -33,7 +34,10 @@ pub(super) fn route(route: &Route) -> Value {
         "rewrite": rewrite(&route.rewrite),
         "request_headers": header_edits(&route.request_headers),
         "response_headers": header_edits(&route.response_headers),
-        "body": route.body_max.map(|max| json!({ "max": size(max) })),
+        "body": tidy(json!({
+            "max": route.body_max.map(size),
+            "replace": replacements(&route.replace),
+        })),
     });
     if !route.listeners.is_empty() {
         fields["listeners"] = json!(route.listeners);
@@ -44,7 +48,7 @@ pub(super) fn route(route: &Route) -> Value {
     if route.cutover == Cutover::Ready {
         fields["cutover"] = json!("ready");
     }
-    for (key, value) in policy(route) {
+    for (key, value) in policy(route).into_iter().chain(traffic(route)) {
         fields[key] = value;
     }
     match &route.action {
@@ -199,7 +203,7 @@ fn rewrite(rewrite: &Rewrite) -> Value {
     Value::Object(fields)
 }
 
-fn header_edits(edits: &HeaderEdits) -> Value {
+pub(super) fn header_edits(edits: &HeaderEdits) -> Value {
     let mut fields = Map::new();
     if !edits.set.is_empty() {
         fields.insert("set".into(), header_map(&edits.set));

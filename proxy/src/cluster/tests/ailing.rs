@@ -335,3 +335,87 @@ fn whatever_happens_at_once_one_probe_is_out_and_enough_endpoints_are_left() {
         .for_each(|thread| thread.join().unwrap());
     assert!((0..4).any(|index| pool.endpoint(index).ejections() > 1));
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_old_request_ejects_nobody_once_nobody_is_to_be_ejected() {
+    let pool = pool(2);
+    let old = pool.config.outlier.clone();
+    let pool = Pool {
+        config: super::plain_cluster(),
+        ..pool
+    };
+    pool.settle();
+    for _ in 0..9 {
+        let endpoint = pool.endpoint(0);
+        pool.state
+            .observe(&endpoint, None, Verdict::Failed, old.as_ref());
+    }
+    assert_eq!(state(&pool, 0), EndpointState::Healthy);
+    assert_eq!(pool.endpoint(0).ejections(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_check_that_ends_after_the_last_one_was_wanted_changes_nothing() {
+    let mut pool = Pool::new(&[1], Balance::LeastRequests).with_health();
+    pool.check(0, true);
+    pool.config.health = None;
+    pool.settle();
+    pool.check(0, false);
+    pool.config.health = Some(super::health());
+    pool.settle();
+    assert_eq!(state(&pool, 0), EndpointState::Unknown);
+    assert!(pool.choose(0).is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn good_answers_make_the_next_ejection_a_first_one_again() {
+    let pool = pool(2);
+    pool.fail(0, 3);
+    pool.state.drain(address(1)).unwrap(); // too few others are left
+    pool.state.undrain(address(1)).unwrap();
+    assert_eq!(state(&pool, 0), EndpointState::Healthy);
+    pool.observe(0, Verdict::Good);
+    pool.fail(0, 3);
+    assert!((29.0..=30.0).contains(&pool.endpoint(0).report().ejected_for));
+    pool.observe(0, Verdict::Good); // sent before
+    half_open_again(&pool).await;
+}
+
+/// Fails the half-open first endpoint once more.
+async fn half_open_again(pool: &Pool) {
+    advance(30 * SECOND).await;
+    let chosen = pool.choose(0).unwrap();
+    assert!(chosen.probe.is_some());
+    pool.answer(chosen, Verdict::Failed);
+    assert!((59.0..=60.0).contains(&pool.endpoint(0).report().ejected_for));
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_sends_nothing_until_an_endpoint_is_ready_does_not_wait_for_a_half_open_one_forever()
+ {
+    let pool = Pool::new(&[1], Balance::LeastRequests).with_outlier(|o| o.keep_at_least = 0);
+    pool.fail(0, 3);
+    assert!(!pool.state.has_ready_endpoint());
+    advance(30 * SECOND).await;
+    assert_eq!(state(&pool, 0), EndpointState::HalfOpen);
+    assert!(pool.state.has_ready_endpoint());
+    let pool = pool.with_health();
+    assert!(!pool.state.has_ready_endpoint(), "not checked yet");
+    pool.check(0, true);
+    assert!(pool.state.has_ready_endpoint());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_that_was_away_while_checks_ended_comes_back_without_their_word() {
+    let mut pool = Pool::new(&[1, 1], Balance::LeastRequests).with_health();
+    pool.check(1, false);
+    let held = pool.endpoint(1); // by a request under way
+    pool.update(&[1]);
+    pool.config.health = None;
+    pool.settle();
+    pool.update(&[1, 1]);
+    pool.config.health = Some(super::health());
+    pool.settle();
+    assert_eq!(held.id, pool.endpoint(1).id);
+    assert_eq!(state(&pool, 1), EndpointState::Unknown);
+}
