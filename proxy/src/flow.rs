@@ -11,6 +11,9 @@ use tokio::time::{Instant, Sleep};
 
 use crate::error::Reason;
 
+/// Clocks that run out within this share of the shorter one, and within a second, do so at about the same time.
+const ABOUT: u32 = 8;
+
 /// One request's clocks. Bodies and the handler move the hands; the connection's one timer reads them.
 pub struct Flow {
     /// When the head was complete.
@@ -203,7 +206,7 @@ impl Flow {
         let candidates = [
             (first_byte, clocks.first_byte, Reason::FirstByteTimeout),
             (
-                dispatched.then(|| self.last.get()),
+                (dispatched && !self.is_clients_fault(clocks)).then(|| self.last.get()),
                 clocks.idle,
                 Reason::IdleTimeout,
             ),
@@ -229,6 +232,17 @@ impl Flow {
             }
         }
         next
+    }
+
+    /// True when we wait for the client and its clock runs out at about the same time as `idle`, which says less.
+    fn is_clients_fault(&self, clocks: Clocks) -> bool {
+        match (self.client_due.get(), clocks.request_body, clocks.idle) {
+            (Some(due), Some(request_body), Some(idle)) => {
+                let margin = (idle / ABOUT).min(Duration::from_secs(1));
+                due + request_body <= self.last.get() + idle + margin
+            }
+            _ => false,
+        }
     }
 
     /// Waits for `future`, unless the request fails first.
@@ -345,6 +359,29 @@ mod tests {
             flow.deadline(),
             Some((start + 21 * SECOND, Reason::IdleTimeout))
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_stops_sending_is_named_where_nothing_moves_either() {
+        let flow = Flow::new(Instant::now(), None);
+        let start = Instant::now();
+        for (idle, later, at, reason) in [
+            (300, 0, 300, Reason::RequestTimeout), // the defaults
+            (300, 1, 301, Reason::RequestTimeout),
+            (300, 200, 300, Reason::IdleTimeout), // the endpoint did not read for most of the time
+            (30, 0, 30, Reason::IdleTimeout),
+        ] {
+            flow.bind(&Timeouts {
+                first_byte: None,
+                idle: Some(idle * SECOND),
+                request_body: Some(300 * SECOND),
+                total: None,
+                tunnel: None,
+            });
+            flow.dispatch(start, false);
+            flow.client_due.set(Some(start + later * SECOND));
+            assert_eq!(flow.deadline(), Some((start + at * SECOND, reason)));
+        }
     }
 
     #[tokio::test(start_paused = true)]

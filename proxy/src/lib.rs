@@ -4,6 +4,7 @@
 pub mod access_log;
 pub mod admin;
 pub mod answer;
+pub mod append;
 pub mod body;
 pub mod canonical;
 pub mod capture;
@@ -37,6 +38,7 @@ pub mod record;
 pub mod replace;
 pub mod retry;
 pub mod screen;
+pub mod secret;
 pub mod sending;
 pub mod server;
 pub mod snapshot;

@@ -17,7 +17,7 @@ use crate::mirror::{self, Sampled};
 use crate::retry::{self, Allowance, Failure, Retrying};
 use crate::snapshot::MemberView;
 use crate::upload::{Replay, RequestBody};
-use crate::upstream::Lease;
+use crate::upstream::{ConnectError, Lease};
 
 /// Of an answer that is not passed on, read so that its connection can serve again.
 const DISCARD: u64 = 64 << 10;
@@ -222,10 +222,10 @@ impl Sending<'_> {
             failed => {
                 let error = failed.and_then(Result::err);
                 tracing::debug!(endpoint = %endpoint.label, ?error, "no connection");
-                let reason = error.map_or(Reason::ConnectTimeout, |error| error.reason());
-                if reason != Reason::BreakerOpen {
+                if !error.as_ref().is_some_and(ConnectError::is_ours) {
                     self.observe(&endpoint, probe, Verdict::Failed);
                 }
+                let reason = error.map_or(Reason::ConnectTimeout, |error| error.reason());
                 return Ok(Err(Missed::new(Failure::Unsent(reason), request)));
             }
         };
@@ -266,7 +266,9 @@ impl Sending<'_> {
                 }));
             }
             Err(reason) => {
-                let silent = matches!(reason, Reason::FirstByteTimeout | Reason::IdleTimeout);
+                // Where the request is not whole the client may be the silent one.
+                let silent = reason == Reason::FirstByteTimeout
+                    || reason == Reason::IdleTimeout && flow.sent().is_some();
                 if silent {
                     self.observe(&endpoint, probe, Verdict::Failed);
                 }

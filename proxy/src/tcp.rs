@@ -12,7 +12,6 @@ use crate::io::{Io, Stream};
 use crate::metrics::TrafficCells;
 use crate::snapshot::{ListenerView, MemberView, WorkerSnapshot};
 use crate::tunnel;
-use crate::upstream::ConnectError;
 use crate::worker::Worker;
 
 /// Endpoints tried for one connection.
@@ -84,8 +83,8 @@ async fn connect(
         let connected = cluster.connector.stream(&endpoint, false).await;
         let verdict = match &connected {
             Ok(_) => Verdict::Good,
-            Err(ConnectError::Breaker) => Verdict::Unknown,
-            Err(ConnectError::Failed(_) | ConnectError::TimedOut) => Verdict::Failed,
+            Err(error) if error.is_ours() => Verdict::Unknown,
+            Err(_) => Verdict::Failed,
         };
         let outlier = cluster.config.outlier.as_ref();
         cluster.state.observe(&endpoint, probe, verdict, outlier);

@@ -1,7 +1,7 @@
 //! One thread that writes, and the bounded buffers that workers fill for it without ever waiting for it.
 
 use std::cell::Cell;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, ErrorKind, Write};
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -10,6 +10,8 @@ use std::thread;
 use std::time::Duration;
 
 use forebay_config::LogTarget;
+
+use crate::append;
 
 /// Bytes of lines that wait for the writer, over all lanes.
 const MAX_PENDING: usize = 8 << 20;
@@ -23,6 +25,9 @@ const KEEP_CAPACITY: usize = 256 << 10;
 /// How often a target that is not ready is tried again, 1 ms apart, before lines are lost.
 const NOT_READY_TRIES: u32 = 500;
 
+/// Of a new file, before the umask.
+const MODE: u32 = 0o666;
+
 pub(super) type Sink = Box<dyn Write + Send>;
 
 /// Opens where lines go.
@@ -30,7 +35,7 @@ pub(super) fn open(target: &LogTarget) -> io::Result<Sink> {
     let file = match target {
         LogTarget::Stdout => File::from(io::stdout().as_fd().try_clone_to_owned()?),
         LogTarget::Stderr => File::from(io::stderr().as_fd().try_clone_to_owned()?),
-        LogTarget::File(path) => OpenOptions::new().append(true).create(true).open(path)?,
+        LogTarget::File(path) => append::open(path, MODE)?,
     };
     Ok(Box::new(file))
 }

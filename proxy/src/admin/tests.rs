@@ -384,6 +384,7 @@ async fn weights_that_mean_nothing_are_refused() {
         r#"{"weights": {"a": 0, "b": 0}}"#,
         r#"{"weights": {"a": -1}}"#,
         r#"{"weights": {"a": 1000001}}"#,
+        r#"{"weights": {"a": 1, "a": 2, "b": 3}}"#,
         r#"{"weights": {"c": 1}}"#,
         r#"{"weights": [1]}"#,
         r#"{"weights": [1, 2], "for": "soon"}"#,

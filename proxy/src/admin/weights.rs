@@ -8,7 +8,8 @@ use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::response::Response;
 use http::StatusCode;
-use serde::Deserialize;
+use serde::de::{MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 
 use super::Desk;
@@ -20,9 +21,47 @@ use crate::control::{Control, GivenWeights, RouteWeights, WeightsError};
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct WeightsArguments {
-    weights: Option<Value>,
+    weights: Option<Listed>,
     #[serde(rename = "for")]
     lasting: Option<String>,
+}
+
+/// Weights as they are written: nothing is lost of a name that comes twice.
+enum Listed {
+    Named(Vec<(String, Value)>),
+    InOrder(Vec<Value>),
+}
+
+impl<'de> Deserialize<'de> for Listed {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Reader)
+    }
+}
+
+struct Reader;
+
+impl<'de> Visitor<'de> for Reader {
+    type Value = Listed;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("an object of clusters and weights, or a list of weights")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Listed, A::Error> {
+        let mut named = Vec::new();
+        while let Some(entry) = map.next_entry()? {
+            named.push(entry);
+        }
+        Ok(Listed::Named(named))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Listed, A::Error> {
+        let mut weights = Vec::new();
+        while let Some(weight) = list.next_element()? {
+            weights.push(weight);
+        }
+        Ok(Listed::InOrder(weights))
+    }
 }
 
 type RoutePath = Result<Path<String>, PathRejection>;
@@ -109,7 +148,7 @@ fn name(path: RoutePath) -> Result<String, Refusal> {
 const FORM: &str = "`weights` is an object of clusters and weights, such as {\"a\": 90, \"b\": 10}, \
                     or a list with the weight of each member in file order";
 
-fn given(weights: Value) -> Result<GivenWeights, Refusal> {
+fn given(weights: Listed) -> Result<GivenWeights, Refusal> {
     let number = |value: &Value| {
         let weight = value.as_u64().and_then(|w| u32::try_from(w).ok());
         weight.ok_or_else(|| {
@@ -119,17 +158,21 @@ fn given(weights: Value) -> Result<GivenWeights, Refusal> {
         })
     };
     match weights {
-        Value::Object(named) if !named.is_empty() => {
-            let each = named
-                .iter()
-                .map(|(name, value)| Ok((name.clone(), number(value)?)));
-            let named = each.collect::<Result<BTreeMap<_, _>, Refusal>>()?;
-            Ok(GivenWeights::ByName(named))
+        Listed::Named(named) if !named.is_empty() => {
+            let mut weights = BTreeMap::new();
+            for (name, value) in named {
+                let weight = number(&value)?;
+                if weights.insert(name.clone(), weight).is_some() {
+                    let message = format!("`weights` names `{name}` twice");
+                    return Err(Refusal::bad_request(message));
+                }
+            }
+            Ok(GivenWeights::ByName(weights))
         }
-        Value::Array(list) => {
+        Listed::Named(_) => Err(Refusal::bad_request(FORM)),
+        Listed::InOrder(list) => {
             let list = list.iter().map(number).collect::<Result<_, _>>()?;
             Ok(GivenWeights::InOrder(list))
         }
-        _ => Err(Refusal::bad_request(FORM)),
     }
 }

@@ -43,8 +43,11 @@ impl ClusterState {
     pub fn choose(&self, set: &EndpointSet, choice: &Choice<'_>) -> Option<Chosen> {
         let all = set.endpoints.as_slice();
         let policy = Policy::of(choice.cluster);
-        let well = policy.all_well();
-        if all.iter().any(|e| e.vitals().flags() != well) {
+        let changes = &self.roots.common.changes;
+        let all_well = set
+            .wellness
+            .holds(set, changes, policy.all_well(), policy.checked);
+        if !all_well {
             return self.choose_among_ailing(set, choice, policy);
         }
         if let [only] = all {
@@ -72,7 +75,19 @@ impl ClusterState {
             true => Standing::Out,
             false => e.vitals().standing(policy, now),
         };
-        let standings: Vec<Standing> = all.iter().map(standing).collect();
+        let mut few = [Standing::Out; FULL_SCAN];
+        let mut many = Vec::new();
+        let standings: &[Standing] = match few.get_mut(..all.len()) {
+            Some(few) => {
+                let places = few.iter_mut().zip(all);
+                places.for_each(|(place, e)| *place = standing(e));
+                few
+            }
+            None => {
+                many.extend(all.iter().map(standing));
+                &many
+            }
+        };
         let ranks = standings.iter().filter_map(|s| match s {
             Standing::Usable { rank, .. } => Some(*rank),
             Standing::HalfOpen { .. } | Standing::Out => None,
@@ -83,7 +98,7 @@ impl ClusterState {
                 Standing::HalfOpen { busy } => even_busy || !busy,
                 Standing::Usable { .. } | Standing::Out => false,
             };
-            let may = all.iter().zip(&standings).filter(|(_, s)| half_open(s));
+            let may = all.iter().zip(standings).filter(|(_, s)| half_open(s));
             may.filter_map(|(endpoint, _)| Some((endpoint, Probe::take(endpoint)?)))
                 .map(|(endpoint, probe)| Chosen {
                     endpoint: Arc::clone(endpoint),

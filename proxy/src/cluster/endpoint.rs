@@ -4,17 +4,27 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
+use super::flags::Changes;
 use super::vitals::{self, EndpointState, Vitals};
 use super::{Candidate, Common};
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
 /// What stays when the weight or name of an address changes.
-#[derive(Default)]
 pub(super) struct Counters {
     in_flight: AtomicU32,
     connections: AtomicU32,
     pub(super) vitals: Vitals,
+}
+
+impl Counters {
+    fn new(changes: Arc<Changes>) -> Self {
+        Self {
+            in_flight: AtomicU32::new(0),
+            connections: AtomicU32::new(0),
+            vitals: Vitals::new(changes),
+        }
+    }
 }
 
 /// One server address of a cluster.
@@ -65,7 +75,10 @@ impl Endpoint {
             label: candidate.address.to_string().into(),
             host: candidate.host,
             weight: candidate.weight,
-            counters: before.map(|b| Arc::clone(&b.counters)).unwrap_or_default(),
+            counters: match before {
+                Some(before) => Arc::clone(&before.counters),
+                None => Arc::new(Counters::new(Arc::clone(&common.changes))),
+            },
             common,
         }
     }

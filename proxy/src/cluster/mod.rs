@@ -6,6 +6,7 @@
 
 mod balance;
 mod endpoint;
+mod flags;
 mod outlier;
 mod ring;
 #[cfg(test)]
@@ -22,6 +23,8 @@ use arc_swap::{ArcSwap, Guard};
 use forebay_config as config;
 use tokio::sync::watch;
 
+use flags::{Changes, Wellness};
+
 pub use balance::{Choice, Chosen};
 pub use endpoint::{ConnectionCount, Endpoint, EndpointReport, InFlight};
 pub use outlier::Probe;
@@ -35,6 +38,7 @@ pub struct EndpointSet {
     pub endpoints: Vec<Arc<Endpoint>>,
     /// Only for clusters balanced by a hash.
     pub ring: Option<Ring>,
+    wellness: Wellness,
 }
 
 impl EndpointSet {
@@ -54,6 +58,8 @@ struct Common {
     requests: AtomicU32,
     /// The newest configuration has active checks.
     checked: AtomicBool,
+    /// Of all endpoints' flags.
+    changes: Arc<Changes>,
 }
 
 impl Common {
@@ -107,6 +113,7 @@ impl ClusterState {
         let empty = Arc::new(EndpointSet {
             endpoints: Vec::new(),
             ring: None,
+            wellness: Wellness::default(),
         });
         Self {
             roots: Arc::new(Roots {
@@ -182,7 +189,11 @@ impl ClusterState {
             endpoints.push(endpoint);
         }
         let ring = matches!(balance, config::Balance::Hash(_)).then(|| Ring::new(&endpoints));
-        let set = Arc::new(EndpointSet { endpoints, ring });
+        let set = Arc::new(EndpointSet {
+            endpoints,
+            ring,
+            wellness: Wellness::default(),
+        });
         self.set.store(Arc::clone(&set));
         let newest = &self.roots.generation;
         if newest.fetch_max(self.generation, Ordering::Relaxed) <= self.generation {

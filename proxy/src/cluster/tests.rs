@@ -3,6 +3,7 @@
 mod ailing;
 mod balance;
 mod slow_start;
+mod wellness;
 
 use std::net::SocketAddr;
 use std::num::NonZeroU32;

@@ -7,6 +7,8 @@ use std::time::Duration;
 use forebay_config as config;
 use tokio::time::Instant;
 
+use super::flags::{Changes, Flags};
+
 /// The last checks passed.
 const PASSED: u32 = 1;
 /// The last checks failed. Neither this nor `PASSED`: no check has come yet.
@@ -109,7 +111,7 @@ pub enum EndpointState {
 /// Kept with the counters of an address: weights, reloads and generations do not touch it.
 #[derive(Default)]
 pub(super) struct Vitals {
-    flags: AtomicU32,
+    flags: Flags,
     /// Failed answers in a row.
     pub(super) failures: AtomicU32,
     /// Ejections without a good answer in between.
@@ -122,27 +124,26 @@ pub(super) struct Vitals {
 }
 
 impl Vitals {
-    /// One relaxed load, to compare with [`Policy::all_well`].
+    /// Of an address that nothing is known about yet, in a cluster whose flags change so.
+    pub(super) fn new(changes: Arc<Changes>) -> Self {
+        Self {
+            flags: Flags::new(changes),
+            ..Self::default()
+        }
+    }
+
+    /// To compare with [`Policy::all_well`].
     pub(super) fn flags(&self) -> u32 {
-        self.flags.load(Ordering::Relaxed)
+        self.flags.load()
     }
 
     fn has(&self, flag: u32) -> bool {
-        self.flags.load(Ordering::Acquire) & flag != 0
-    }
-
-    fn set(&self, flags: u32) {
-        self.flags.fetch_or(flags, Ordering::AcqRel);
-    }
-
-    /// True when it was set.
-    fn clear(&self, flags: u32) -> bool {
-        self.flags.fetch_and(!flags, Ordering::AcqRel) & flags != 0
+        self.flags.load() & flag != 0
     }
 
     /// Whether it may be chosen at `now`.
     pub(super) fn standing(&self, policy: Policy, now: u64) -> Standing {
-        let flags = self.flags.load(Ordering::Acquire);
+        let flags = self.flags.load();
         if flags & DRAINED != 0 || policy.checked && flags & FAILED != 0 {
             return Standing::Out;
         }
@@ -167,9 +168,9 @@ impl Vitals {
         if now < self.busy_until.load(Ordering::Acquire) {
             return true;
         }
-        self.clear(BUSY);
+        self.flags.clear(BUSY);
         if now < self.busy_until.load(Ordering::Acquire) {
-            self.set(BUSY); // said again meanwhile
+            self.flags.set(BUSY); // said again meanwhile
         }
         false
     }
@@ -177,7 +178,7 @@ impl Vitals {
     fn share(&self, slow_start: u64, now: u64) -> u64 {
         let gone = now.saturating_sub(self.slow_since.load(Ordering::Acquire));
         if gone >= slow_start {
-            self.clear(SLOW);
+            self.flags.clear(SLOW);
             return FULL;
         }
         FIRST_SHARE + (FULL - FIRST_SHARE) * gone / slow_start
@@ -186,27 +187,23 @@ impl Vitals {
     /// Begins a slow start, if the cluster has one.
     pub(super) fn begin_slow(&self, now: u64) {
         self.slow_since.store(now, Ordering::Release);
-        self.set(SLOW);
+        self.flags.set(SLOW);
     }
 
     /// Takes the place of the one request that may try a half-open endpoint.
     pub(super) fn take_probe(&self) -> bool {
-        let taken = self
-            .flags
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |flags| {
-                (flags & (EJECTED | PROBING) == EJECTED).then_some(flags | PROBING)
-            });
-        taken.is_ok()
+        let may = |flags| flags & (EJECTED | PROBING) == EJECTED;
+        self.flags.change(PROBING, 0, may)
     }
 
     pub(super) fn free_probe(&self) {
-        self.clear(PROBING);
+        self.flags.clear(PROBING);
     }
 
     /// Marks it busy until then; an earlier word that reaches further stays.
     pub(super) fn mark_busy(&self, until: u64) {
         self.busy_until.fetch_max(until, Ordering::AcqRel);
-        self.set(BUSY);
+        self.flags.set(BUSY);
     }
 
     pub(super) fn is_busy(&self, now: u64) -> bool {
@@ -236,7 +233,7 @@ impl Vitals {
         self.failures.store(0, Ordering::Relaxed);
         self.ejected_until
             .store(now.saturating_add(time), Ordering::Release);
-        self.set(EJECTED);
+        self.flags.set(EJECTED);
         time
     }
 
@@ -258,7 +255,7 @@ impl Vitals {
         let was = self.is_ejected();
         if was {
             self.begin_slow(now);
-            self.clear(EJECTED);
+            self.flags.clear(EJECTED);
         }
         was
     }
@@ -267,12 +264,12 @@ impl Vitals {
     pub(super) fn forget_ejection(&self) -> bool {
         self.failures.store(0, Ordering::Relaxed);
         self.in_a_row.store(0, Ordering::Relaxed);
-        self.clear(EJECTED)
+        self.flags.clear(EJECTED)
     }
 
     /// What the checks say so far: `None` before the first one.
     pub(super) fn check(&self) -> Option<bool> {
-        match self.flags.load(Ordering::Acquire) & (PASSED | FAILED) {
+        match self.flags.load() & (PASSED | FAILED) {
             0 => None,
             flags => Some(flags & FAILED == 0),
         }
@@ -292,18 +289,14 @@ impl Vitals {
         } else {
             (FAILED, PASSED)
         };
-        let _ = self
-            .flags
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |flags| {
-                Some(flags & !off | on)
-            });
+        self.flags.change(on, off, |_| true);
         true
     }
 
     /// There are no checks any more.
     pub(super) fn forget_checks(&self) -> bool {
         self.set_check_error(None);
-        self.clear(PASSED | FAILED)
+        self.flags.clear(PASSED | FAILED)
     }
 
     pub(super) fn check_error(&self) -> Option<Arc<str>> {
@@ -323,9 +316,9 @@ impl Vitals {
     /// True when that is new.
     pub(super) fn set_drained(&self, drained: bool) -> bool {
         if drained {
-            self.flags.fetch_or(DRAINED, Ordering::AcqRel) & DRAINED == 0
+            self.flags.set(DRAINED)
         } else {
-            self.clear(DRAINED)
+            self.flags.clear(DRAINED)
         }
     }
 
@@ -341,7 +334,7 @@ impl Vitals {
 
     /// The state that operators see at `now`.
     pub(super) fn state(&self, checked: bool, now: u64) -> EndpointState {
-        let flags = self.flags.load(Ordering::Acquire);
+        let flags = self.flags.load();
         if flags & DRAINED != 0 {
             EndpointState::Draining
         } else if checked && flags & FAILED != 0 {

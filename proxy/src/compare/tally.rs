@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::found::{Difference, Differences};
 use super::latency::Latency;
+use crate::secret::{REDACTED, is_secret, is_url, target};
 
 /// Fields counted by name; what differs elsewhere is counted as [`OTHER`].
 pub const MOST_NAMES: usize = 1000;
@@ -255,7 +256,21 @@ impl Field {
             "relative": rule.relative,
             "absolute": rule.absolute,
             "regression": rule.regression,
-            "example": example.map(|example| json!({"primary": example.primary, "mirror": example.mirror})),
+            "example": example.map(|example| shown(name, example)),
         })
     }
+}
+
+/// Without the values of headers that carry secrets.
+fn shown(name: &str, example: &Difference) -> Value {
+    let header = name.strip_prefix("header:");
+    let value = |value: &Option<String>| {
+        let value = value.as_deref()?;
+        Some(match header {
+            Some(header) if is_secret(header) => REDACTED.to_owned(),
+            Some(header) if is_url(header) => target(value).into_owned(),
+            _ => value.to_owned(),
+        })
+    };
+    json!({"primary": value(&example.primary), "mirror": value(&example.mirror)})
 }

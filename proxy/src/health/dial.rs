@@ -1,6 +1,5 @@
 //! A connection for one check.
 
-use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,7 +12,7 @@ use tokio::net::TcpStream;
 
 use super::{Subject, Task};
 use crate::cluster::Endpoint;
-use crate::upstream::ConnectorTls;
+use crate::upstream::{ConnectorTls, is_out_of_sockets};
 
 /// A plain or encrypted connection.
 pub(super) trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -92,7 +91,7 @@ impl Target {
     pub(super) async fn connect(&self) -> Result<TcpStream, String> {
         let tcp = TcpStream::connect(self.address).await;
         let tcp = tcp.map_err(|error| {
-            let ours = is_ours(&error);
+            let ours = is_out_of_sockets(&error);
             self.out_of_sockets.store(ours, Ordering::Relaxed);
             format!("cannot connect: {error}")
         })?;
@@ -127,32 +126,5 @@ impl Target {
             return Err("the endpoint does not offer HTTP/2 in ALPN".to_owned());
         }
         Ok(TokioIo::new(Box::new(stream)))
-    }
-}
-
-/// True for what the system says when it has no file descriptor, port or memory for another socket.
-fn is_ours(error: &io::Error) -> bool {
-    use rustix::io::Errno;
-    let ours = [
-        Errno::MFILE,
-        Errno::NFILE,
-        Errno::ADDRNOTAVAIL,
-        Errno::NOBUFS,
-        Errno::NOMEM,
-    ];
-    let code = error.raw_os_error();
-    ours.iter().any(|ours| code == Some(ours.raw_os_error()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_this_machine_lacks_is_no_fault_of_an_endpoint() {
-        let code = |errno: rustix::io::Errno| io::Error::from_raw_os_error(errno.raw_os_error());
-        assert!(is_ours(&code(rustix::io::Errno::MFILE)));
-        assert!(!is_ours(&code(rustix::io::Errno::CONNREFUSED)));
-        assert!(!is_ours(&io::ErrorKind::ConnectionReset.into()));
     }
 }

@@ -58,7 +58,7 @@ impl Copy {
         let sent = tokio::time::timeout(limit, async {
             tokio::select! {
                 biased;
-                sent = self.send() => sent,
+                sent = self.send(watch.as_ref()) => sent,
                 end = cut => Err(end.into()),
             }
         })
@@ -113,7 +113,7 @@ impl Copy {
         }
     }
 
-    async fn send(&mut self) -> Result<Answer, Outcome> {
+    async fn send(&mut self, watch: Option<&Watch>) -> Result<Answer, Outcome> {
         let flow = Rc::new(Flow::new(Instant::now(), None));
         let body = RequestBody::copy(self.body.take(), Rc::clone(&flow));
         let head = std::mem::take(&mut self.head);
@@ -142,7 +142,7 @@ impl Copy {
                         Reason::BreakerOpen => Outcome::Dropped("breaker_open"),
                         reason => Outcome::Error(reason.label()),
                     };
-                    if last != Outcome::Dropped("breaker_open") {
+                    if !error.is_ours() {
                         self.observe(&endpoint, probe, Verdict::Failed);
                     }
                     tried.push(endpoint.id);
@@ -160,7 +160,10 @@ impl Copy {
                 Err(failed) => {
                     last = Outcome::Error(failed.reason.label());
                     let Some(again) = failed.request else {
-                        self.observe(&endpoint, probe, Verdict::Failed);
+                        // A copy that is cut fails as well; its endpoint did not.
+                        if watch.and_then(Watch::failure).is_none() {
+                            self.observe(&endpoint, probe, Verdict::Failed);
+                        }
                         break;
                     };
                     request = *again;

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use forebay_config as config;
 use http::HeaderValue;
@@ -74,10 +75,13 @@ struct Shown {
 }
 
 impl Ledger {
-    /// Writes out what recordings hold, and ends them.
-    pub fn close(&self, within: std::time::Duration) {
-        for (_, recorder) in self.recorders.values() {
-            recorder.flush(within);
+    /// Writes out what recordings hold, all at once.
+    pub fn close(&self, within: Duration) {
+        let deadline = Instant::now() + within;
+        let recorders = self.recorders.values().map(|(_, recorder)| recorder);
+        let asked: Vec<_> = recorders.map(|r| (r, r.ask_flush())).collect();
+        for (recorder, flush) in asked {
+            recorder.await_flush(flush, deadline.saturating_duration_since(Instant::now()));
         }
     }
 
@@ -183,6 +187,16 @@ impl Ledger {
     }
 }
 
+/// True when only the place in the file differs.
+fn is_same(one: &config::Recording, other: &config::Recording) -> bool {
+    let position = other.position.clone();
+    let there = config::Recording {
+        position,
+        ..one.clone()
+    };
+    there == *other
+}
+
 /// Compiles the mirrors of every route of one configuration.
 pub struct Compiler<'a> {
     old: Option<&'a Ledger>,
@@ -281,7 +295,7 @@ impl<'a> Compiler<'a> {
     ) -> Result<Arc<Recorder>, MirrorError> {
         let kept = self.old.and_then(|old| old.recorders.get(&route.name));
         let recorder = match kept {
-            Some((config, recorder)) if config == wanted => Arc::clone(recorder),
+            Some((config, recorder)) if is_same(config, wanted) => Arc::clone(recorder),
             _ => Recorder::start(wanted).map_err(|error| MirrorError {
                 position: wanted.position.clone(),
                 message: format!("route `{}`: record: {error}", route.name),
@@ -296,5 +310,73 @@ impl<'a> Compiler<'a> {
     pub fn finish(mut self) -> Ledger {
         self.new.comparer = Some(self.comparer);
         self.new
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderMap, Method};
+
+    use super::*;
+    use crate::capture::{Kept, Seen, SeenRequest};
+    use crate::record::{Entry, Role};
+
+    fn recording(text: String) -> config::Recording {
+        let file = config::load::SourceFile {
+            name: "test.yaml".into(),
+            directory: ".".into(),
+            text,
+        };
+        let loaded = config::load::load(&[file], &|_| None).unwrap();
+        loaded.config.routes[0].record.clone().unwrap()
+    }
+
+    fn posting(above: &str, url: &str) -> config::Recording {
+        recording(format!(
+            "{above}routes: [{{name: r, cluster: c, record: {{url: '{url}'}}}}]\n\
+             clusters: [{{name: c, endpoints: ['127.0.0.1:1']}}]\n"
+        ))
+    }
+
+    #[test]
+    fn a_recording_is_the_same_wherever_it_is_written() {
+        let one = posting("", "http://127.0.0.1:1/");
+        let moved = posting("# a line above\n", "http://127.0.0.1:1/");
+        assert_ne!(one.position, moved.position);
+        assert!(is_same(&one, &moved));
+        assert!(!is_same(&one, &posting("", "http://127.0.0.1:2/")));
+    }
+
+    #[test]
+    fn recordings_share_the_time_they_have_at_the_end() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap(); // accepts nobody
+        let config = posting("", &format!("http://{}/", listener.local_addr().unwrap()));
+        let mut ledger = Ledger::default();
+        for route in ["a", "b", "c", "d"] {
+            let recorder = Recorder::start(&config).unwrap();
+            let entry = (config.clone(), Arc::clone(&recorder));
+            ledger.recorders.insert(route.to_owned(), entry);
+            assert!(recorder.submit(Entry {
+                time: std::time::SystemTime::now(),
+                role: Role::Primary,
+                mirror: None,
+                cluster: "c".into(),
+                request: Arc::new(SeenRequest {
+                    id: String::new(),
+                    route: route.into(),
+                    method: Method::GET,
+                    authority: String::new(),
+                    target: "/".to_owned(),
+                    headers: HeaderMap::new(),
+                    body: Kept::default(),
+                }),
+                seen: Seen::Nothing("connect_failed"),
+            }));
+        }
+        let began = Instant::now();
+        ledger.close(Duration::from_millis(500));
+        let took = began.elapsed();
+        assert!(took >= Duration::from_millis(500), "{took:?}");
+        assert!(took < Duration::from_millis(1500), "{took:?}");
     }
 }

@@ -1,11 +1,13 @@
 //! The file lines are appended to: moved aside as `name.1`, `name.2`, … when it is full, opened again when it is lost.
 
 use std::ffi::OsString;
-use std::fs::{self, File, Metadata, OpenOptions};
+use std::fs::{self, File, Metadata};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+
+use crate::append;
 
 /// Between two lines in the log about the same trouble.
 const WARN_EVERY: Duration = Duration::from_secs(60);
@@ -74,12 +76,13 @@ impl LineFile {
     ///
     /// What opening says; the file that was written before stays.
     pub(super) fn reopen(&mut self) -> io::Result<()> {
-        let file = OpenOptions::new()
-            .append(true)
-            .create(true)
-            .mode(MODE)
-            .open(&self.path)?;
-        self.mid_line = ends_mid_line(&self.path, &file.metadata()?);
+        let file = append::open(&self.path, MODE)?;
+        let meta = file.metadata()?;
+        if !meta.is_file() && !meta.file_type().is_char_device() {
+            let why = "it is neither a file nor a device";
+            return Err(io::Error::new(ErrorKind::InvalidInput, why));
+        }
+        self.mid_line = ends_mid_line(&self.path, &meta);
         self.file = Some(file);
         Ok(())
     }
@@ -336,6 +339,20 @@ mod tests {
         let mut file = LineFile::open(path, 1, 2).unwrap();
         assert!(!file.write(b"1\n") && !file.write(b"2\n"));
         assert!(path.exists() && !file.numbered(1).exists());
+    }
+
+    #[test]
+    fn a_pipe_is_refused_at_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("pipe");
+        let mode = rustix::fs::Mode::from_raw_mode(0o600);
+        let kind = rustix::fs::FileType::Fifo;
+        rustix::fs::mknodat(rustix::fs::CWD, &path, kind, mode, 0).unwrap();
+        let refused = || LineFile::open(&path, 100, 2).unwrap_err().to_string();
+        assert!(refused().contains("pipe that nobody reads"));
+        let flags = rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::RDONLY;
+        let _reader = rustix::fs::open(&path, flags, mode).unwrap();
+        assert!(refused().contains("neither a file nor a device"));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use forebay_config::pointer::Pointer;
 use serde::de::IgnoredAny;
 
-use super::secret::REDACTED;
+use crate::secret::REDACTED;
 
 /// Deeper documents are not embedded: common parsers stop at 128 levels, and a line has some of its own.
 const MAX_DEPTH: usize = 100;

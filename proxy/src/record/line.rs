@@ -30,7 +30,7 @@ pub(super) fn push(out: &mut Vec<u8>, entry: &Entry, rules: &Rules) {
 fn push_request(out: &mut Vec<u8>, request: &SeenRequest, rules: &Rules) {
     member(out, b",\"request\":{\"method\":", request.method.as_str());
     member(out, b",\"authority\":", &request.authority);
-    member(out, b",\"path\":", &secret::target(&request.target));
+    member(out, b",\"path\":", &crate::secret::target(&request.target));
     push_headers(out, b",\"headers\":", &request.headers);
     out.push(b',');
     body::push(out, &request.headers, &request.body, rules);

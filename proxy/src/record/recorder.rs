@@ -283,10 +283,22 @@ impl Recorder {
     /// Waits until what was submitted before is written and posted, or given up, at most `timeout`; false when it is
     /// not. Blocks the thread.
     pub fn flush(&self, timeout: Duration) -> bool {
+        self.await_flush(self.ask_flush(), timeout)
+    }
+
+    /// Begins a flush without waiting; returns what [`Recorder::await_flush`] waits for.
+    pub fn ask_flush(&self) -> u64 {
         let mut inbox = lock(&self.shared.inbox);
         inbox.flush_wanted += 1;
         let wanted = inbox.flush_wanted;
+        drop(inbox);
         self.shared.wake.notify_one();
+        wanted
+    }
+
+    /// Waits as [`Recorder::flush`] for the flush that [`Recorder::ask_flush`] began.
+    pub fn await_flush(&self, wanted: u64, timeout: Duration) -> bool {
+        let inbox = lock(&self.shared.inbox);
         let is_over = |inbox: &Inbox| inbox.finished || inbox.flush_done >= wanted;
         let (inbox, _) = self
             .shared

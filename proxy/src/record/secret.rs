@@ -1,50 +1,18 @@
-//! Headers and query parameters whose values are never written down.
+//! Headers as they are written down: without their secrets.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::Value;
 
-/// What stands for a value that is not written down.
-pub(super) const REDACTED: &str = "[redacted]";
-
-/// A name with one of these in it carries a secret.
-const WORDS: [&str; 9] = [
-    "authorization",
-    "cookie",
-    "api-key",
-    "api_key",
-    "apikey",
-    "token",
-    "secret",
-    "password",
-    "credential",
-];
-
-/// Further whole names of query parameters.
-const PARAMETERS: [&str; 4] = ["key", "sig", "signature", "code"];
-
-fn is_secret(lower: &str) -> bool {
-    WORDS.iter().any(|word| lower.contains(word))
-}
+use crate::secret::{REDACTED, is_secret, is_url, target};
 
 /// Returns the headers as a JSON object; several values of one become an array.
 pub(super) fn headers(headers: &HeaderMap) -> Value {
     let mut object = BTreeMap::new();
     for name in headers.keys() {
-        let mut values: Vec<Value> = headers
-            .get_all(name)
-            .iter()
-            .map(|value| {
-                if is_secret(name.as_str()) {
-                    return REDACTED.into();
-                }
-                String::from_utf8_lossy(value.as_bytes())
-                    .into_owned()
-                    .into()
-            })
-            .collect();
+        let values = headers.get_all(name).iter();
+        let mut values: Vec<Value> = values.map(|value| shown(name, value).into()).collect();
         let value = match values.len() {
             1 => values.remove(0),
             _ => Value::Array(values),
@@ -54,52 +22,19 @@ pub(super) fn headers(headers: &HeaderMap) -> Value {
     Value::Object(object.into_iter().collect())
 }
 
-/// Returns path and query with the values of secret parameters replaced.
-pub(super) fn target(target: &str) -> Cow<'_, str> {
-    let Some((path, query)) = target.split_once('?') else {
-        return Cow::Borrowed(target);
-    };
-    let parts: Vec<Cow<'_, str>> = query
-        .split('&')
-        .map(|part| match part.split_once('=') {
-            Some((name, _)) if is_secret_parameter(name) => {
-                Cow::Owned(format!("{name}={REDACTED}"))
-            }
-            _ => Cow::Borrowed(part),
-        })
-        .collect();
-    Cow::Owned(format!("{path}?{}", parts.join("&")))
-}
-
-fn is_secret_parameter(name: &str) -> bool {
-    let name = percent_decoded(name).to_ascii_lowercase();
-    is_secret(&name) || PARAMETERS.contains(&name.as_str())
-}
-
-/// Bad escapes stay as they are.
-pub(super) fn percent_decoded(text: &str) -> String {
-    let mut out = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&first, tail)) = rest.split_first() {
-        let digit = |at: usize| tail.get(at).and_then(|&byte| char::from(byte).to_digit(16));
-        match (first, digit(0), digit(1)) {
-            (b'%', Some(high), Some(low)) => {
-                out.push((high * 16 + low) as u8);
-                rest = &tail[2..];
-            }
-            _ => {
-                out.push(first);
-                rest = tail;
-            }
-        }
+fn shown(name: &HeaderName, value: &HeaderValue) -> String {
+    if is_secret(name.as_str()) {
+        return REDACTED.to_owned();
     }
-    String::from_utf8_lossy(&out).into_owned()
+    let text = String::from_utf8_lossy(value.as_bytes());
+    if is_url(name.as_str()) {
+        return target(&text).into_owned();
+    }
+    text.into_owned()
 }
 
 #[cfg(test)]
 mod tests {
-    use http::{HeaderName, HeaderValue};
-
     use super::*;
 
     #[test]
@@ -115,6 +50,10 @@ mod tests {
             "x-csrf-token",
             "client-secret",
             "x-password-hash",
+            "x-auth",
+            "x-session",
+            "x-signature",
+            "x-passwd",
         ] {
             map.append(
                 HeaderName::from_static(name),
@@ -135,11 +74,13 @@ mod tests {
     }
 
     #[test]
-    fn secret_parameters_keep_their_names_only() {
-        assert_eq!(target("/plain"), "/plain");
-        assert_eq!(
-            target("/p?a=1&Key=x&api%5Fkey=y&key&t%6fken=z=z?&%zz=%"),
-            "/p?a=1&Key=[redacted]&api%5Fkey=[redacted]&key&t%6fken=[redacted]&%zz=%"
-        );
+    fn urls_in_headers_keep_the_names_of_secret_parameters_only() {
+        let mut map = HeaderMap::new();
+        let url = HeaderValue::from_static("https://h/p?a=1&api_key=SENSITIVE");
+        map.insert("referer", url.clone());
+        map.insert("location", url);
+        let object = headers(&map);
+        assert_eq!(object["referer"], "https://h/p?a=1&api_key=[redacted]");
+        assert_eq!(object["location"], object["referer"]);
     }
 }

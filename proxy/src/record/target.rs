@@ -20,8 +20,6 @@ use tokio_rustls::TlsConnector;
 
 use crate::tls::{ALPN_HTTP1, client};
 
-use super::{base64, secret};
-
 /// An answer that is longer costs its connection.
 const MAX_ANSWER: usize = 64 << 10;
 
@@ -52,7 +50,7 @@ pub(super) struct Target {
 }
 
 impl Target {
-    /// Reads the URL. User and password in it are sent as basic authorization.
+    /// Reads the URL, which has neither user nor password.
     ///
     /// # Errors
     ///
@@ -64,25 +62,14 @@ impl Target {
             .ok_or_else(|| invalid("the URL has no host".to_owned()))?;
         let host = authority.host().to_owned();
         let mut headers = HeaderMap::new();
-        let (user, place) = match authority.as_str().rsplit_once('@') {
-            Some((user, place)) => (Some(user), place),
-            None => (None, authority.as_str()),
-        };
         let value =
             |text: &str| HeaderValue::try_from(text).map_err(|error| invalid(error.to_string()));
-        headers.insert(header::HOST, value(place)?);
+        headers.insert(header::HOST, value(authority.as_str())?);
         headers.insert(
             header::CONTENT_TYPE,
             HeaderValue::from_static("application/x-ndjson"),
         );
         headers.insert(header::USER_AGENT, HeaderValue::from_static("forebay"));
-        if let Some(user) = user {
-            let mut basic = b"Basic ".to_vec();
-            base64::push(&mut basic, secret::percent_decoded(user).as_bytes());
-            let mut basic = value(&String::from_utf8_lossy(&basic))?;
-            basic.set_sensitive(true);
-            headers.insert(header::AUTHORIZATION, basic);
-        }
         let secure = url.scheme() == Some(&Scheme::HTTPS);
         if !secure && url.scheme() != Some(&Scheme::HTTP) {
             return Err(invalid("the URL is neither http nor https".to_owned()));
@@ -195,13 +182,12 @@ mod tests {
 
     #[test]
     fn urls_become_targets() {
-        let target = Target::new(&Uri::from_static("http://us%40er:pw@[::1]:81/in?x=1")).unwrap();
+        let target = Target::new(&Uri::from_static("http://[::1]:81/in?x=1")).unwrap();
         assert_eq!(
             (target.name().as_str(), target.path.as_str()),
             ("::1:81", "/in?x=1")
         );
         assert_eq!(target.headers["host"], "[::1]:81");
-        assert_eq!(target.headers["authorization"], "Basic dXNAZXI6cHc=");
         let target = Target::new(&Uri::from_static("http://compare")).unwrap();
         assert_eq!((target.port, target.path.as_str()), (80, "/"));
         for bad in ["/ingest", "ftp://host/", "host:1"] {

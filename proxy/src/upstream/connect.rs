@@ -61,9 +61,21 @@ impl ConnectError {
     #[must_use]
     pub fn again(&self) -> Self {
         match self {
-            Self::Failed(error) => Self::Failed(io::Error::new(error.kind(), error.to_string())),
+            Self::Failed(error) => Self::Failed(match error.raw_os_error() {
+                Some(code) => io::Error::from_raw_os_error(code),
+                None => io::Error::new(error.kind(), error.to_string()),
+            }),
             Self::TimedOut => Self::TimedOut,
             Self::Breaker => Self::Breaker,
+        }
+    }
+
+    /// True when it says nothing of the endpoint: the breaker, or this machine, let nobody out.
+    pub fn is_ours(&self) -> bool {
+        match self {
+            Self::Failed(error) => is_out_of_sockets(error),
+            Self::TimedOut => false,
+            Self::Breaker => true,
         }
     }
 
@@ -75,6 +87,20 @@ impl ConnectError {
             Self::Breaker => Reason::BreakerOpen,
         }
     }
+}
+
+/// True for what the system says when it has no file descriptor, port or memory for another socket.
+pub fn is_out_of_sockets(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let ours = [
+        Errno::MFILE,
+        Errno::NFILE,
+        Errno::ADDRNOTAVAIL,
+        Errno::NOBUFS,
+        Errno::NOMEM,
+    ];
+    let code = error.raw_os_error();
+    ours.iter().any(|ours| code == Some(ours.raw_os_error()))
 }
 
 impl From<io::Error> for ConnectError {
@@ -160,5 +186,24 @@ impl Connector {
             .await
             .map_err(io::Error::other)?;
         Ok(Http2::spawn(sender, connection, count))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::io::Errno;
+
+    use super::*;
+
+    #[test]
+    fn what_this_machine_lacks_is_no_fault_of_an_endpoint() {
+        let failed =
+            |errno: Errno| ConnectError::Failed(io::Error::from_raw_os_error(errno.raw_os_error()));
+        for errno in [Errno::MFILE, Errno::NFILE, Errno::ADDRNOTAVAIL] {
+            assert!(failed(errno).is_ours() && failed(errno).again().is_ours());
+        }
+        assert!(!failed(Errno::CONNREFUSED).is_ours());
+        assert!(!ConnectError::from(io::Error::from(io::ErrorKind::ConnectionReset)).is_ours());
+        assert!(ConnectError::Breaker.is_ours() && !ConnectError::TimedOut.is_ours());
     }
 }

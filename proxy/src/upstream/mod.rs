@@ -13,7 +13,7 @@ use crate::error::Reason;
 use crate::io::Wire;
 use crate::upload::RequestBody;
 
-pub use connect::{ConnectError, Connector, ConnectorTls};
+pub use connect::{ConnectError, Connector, ConnectorTls, is_out_of_sockets};
 pub use pool::{Pool, Pools};
 
 /// What is left of a connection after a 101: the socket and what was read past the answer.

@@ -107,6 +107,24 @@ async fn what_a_client_does_is_held_against_nobody() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_stalls_its_upload_ejects_nobody_whichever_clock_ends_it() {
+    let one = Server::start("one").await;
+    let outlier = "consecutive_5xx: 1, base: 60s, keep_at_least: 0";
+    let stalled = "POST / HTTP/1.1\r\nhost: t\r\ncontent-length: 10\r\n\r\nhalf";
+    for (clocks, status, reason) in [
+        ("idle: 150ms, request_body: 150ms", 408, "request_timeout"),
+        ("idle: 150ms", 504, "idle_timeout"),
+    ] {
+        let route = format!(", timeouts: {{{clocks}}}");
+        let proxy = Proxy::start(&ejecting(&[&one], outlier, &route)).await;
+        let answer = Client::once(proxy.address(), stalled).await;
+        assert_eq!((answer.status, answer.reason()), (status, reason));
+        assert_eq!((ejections(&proxy, &one), healthy(&proxy, &one)), (0.0, 1.0));
+        proxy.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn ejections_outlive_a_reload() {
     let (one, two) = (Server::start("one").await, Server::start("two").await);
     let directory = tempfile::tempdir().unwrap();

@@ -309,18 +309,3 @@ async fn a_mirror_may_answer_before_it_has_the_upload() {
     all_over(&proxy, 1.0).await;
     proxy.stop().await;
 }
-
-#[tokio::test(flavor = "multi_thread")]
-async fn zz_scratch() {
-    let primary = Upstream::start(hashing).await;
-    let mirror = Upstream::start(hashing).await;
-    for lag in ["1MiB", "4MiB", "16MiB"] {
-    let proxy = Proxy::start(&mirrored(primary.address, mirror.address, &format!(", max_lag: {lag}"))).await;
-    for mb in [2, 4, 8, 16, 64] {
-        for _ in 0..5 { upload(&proxy, mb * MIB).await; }
-        tokio::time::sleep(std::time::Duration::from_millis(500)).await;
-        println!("LAG {lag} {mb} MB: ok {} lag {}", copies(&proxy, "ok"), dropped(&proxy, "lag"));
-    }
-    proxy.stop().await;
-    }
-}

@@ -10,8 +10,9 @@ use forebay_config::{
 use http::{HeaderName, Method};
 use serde_json::{Map, Value, json};
 
-use super::route::{is_secret, values};
-use super::{REDACTED, clock, duration};
+use super::route::values;
+use super::{clock, duration};
+use crate::secret::{REDACTED, is_secret};
 
 /// Returns `auth:` of the top level; `null` when nobody is known.
 pub(super) fn auth(auth: &Auth) -> Value {

@@ -9,20 +9,8 @@ use serde_json::{Map, Value, json};
 
 use super::policy::policy;
 use super::traffic::{replacements, traffic};
-use super::{REDACTED, clock, size, tidy};
-
-/// Parts of the names of headers, cookies and query keys whose values are secrets.
-const SECRET_NAMES: &[&str] = &[
-    "auth",
-    "cookie",
-    "credential",
-    "key",
-    "passw",
-    "secret",
-    "session",
-    "signature",
-    "token",
-];
+use super::{clock, size, tidy};
+use crate::secret::{REDACTED, is_secret};
 
 /// Returns one entry of `routes:`.
 pub(super) fn route(route: &Route) -> Value {
@@ -236,10 +224,4 @@ fn header_map(headers: &[(HeaderName, HeaderValue)]) -> Value {
 
 fn text(value: &HeaderValue) -> String {
     String::from_utf8_lossy(value.as_bytes()).into_owned()
-}
-
-/// True when what has this name is a secret.
-pub(super) fn is_secret(name: &str) -> bool {
-    let name = name.to_ascii_lowercase();
-    SECRET_NAMES.iter().any(|part| name.contains(part))
 }

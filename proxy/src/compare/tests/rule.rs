@@ -35,6 +35,36 @@ fn tally(total: u64, raw: u64, noise: u64) -> Tally {
 }
 
 #[test]
+fn secrets_in_headers_are_counted_and_not_shown() {
+    let tally = Tally::default();
+    let mut found = differing(&["header:set-cookie", "header:location", "header:x-team"]);
+    for (name, difference) in &mut found.fields {
+        if name == "header:location" {
+            difference.mirror = Some("/a?token=SENSITIVE".to_owned());
+        }
+    }
+    tally.record(&found, None);
+    let shown = tally.describe();
+    let example = |name: &str| {
+        let fields = shown["fields"].as_array().unwrap();
+        let field = fields.iter().find(|field| field["field"] == name);
+        field.unwrap()["example"].clone()
+    };
+    assert_eq!(
+        example("header:set-cookie"),
+        json!({"primary": "[redacted]", "mirror": null})
+    );
+    assert_eq!(
+        example("header:location"),
+        json!({"primary": "1", "mirror": "/a?token=[redacted]"})
+    );
+    assert_eq!(
+        example("header:x-team"),
+        json!({"primary": "1", "mirror": null})
+    );
+}
+
+#[test]
 fn a_field_is_a_regression_by_diffys_rule() {
     let table = [
         // (total, raw, noise, regression)
