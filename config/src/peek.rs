@@ -27,7 +27,7 @@ pub const DEEPEST: usize = 512;
 /// What was found, in the order in which it was wanted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Found {
-    places: Arc<Places>,
+    places: Option<Arc<Places>>, // none: nothing was looked for
     values: Vec<Option<String>>, // as many as places
     broken: bool,
 }
@@ -36,7 +36,7 @@ impl Found {
     /// The value at a place: a string unescaped, a number, `true` or `false` as it is written. `None`: it is not there,
     /// or is something else.
     pub fn get(&self, pointer: &Pointer) -> Option<&str> {
-        let slot = self.places.slot(pointer)?;
+        let slot = self.places.as_ref()?.slot(pointer)?;
         self.values.get(slot)?.as_deref()
     }
 

@@ -401,6 +401,7 @@ fn cors() {
         ),
         ("{origins: ['*'], headers: ['a b']}", "E013"),
         ("{origins: ['*'], expose: []}", ""),
+        ("{origins: ['*'], expose: ['*', x-a]}", ""),
         ("{origins: ['*'], max_age: 5}", "E013"),
         ("{origins: ['*'], max_age: 0s}", ""),
         ("{origins: ['*'], max_age: -1s}", "E013"),

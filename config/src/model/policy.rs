@@ -198,7 +198,7 @@ pub struct Cors {
     pub methods: AnyOf<Method>,
     /// Request headers; default any.
     pub headers: AnyOf<HeaderName>,
-    /// Response headers that the site may read; default none.
+    /// Response headers that the site may read; default none. `*` among names is sent as it is.
     pub expose: AnyOf<HeaderName>,
     /// Requests may carry cookies and client certificates; default false.
     pub credentials: bool,

@@ -29,7 +29,9 @@ pub struct Retry {
     pub budget: u32,
     /// Bytes of a request's body that are kept to be sent again; a longer one is not retried. Default 1 MiB.
     pub max_body: u64,
-    /// How long one attempt may take to its response head; over it counts as 504. `None`: only the route's clocks.
+    /// How long one attempt may take to its response head, connecting included; over it counts as 504. Of a request with
+    /// a body it runs from the last byte handed over: a client that is slow is not the endpoint's fault. `None`: only
+    /// the route's clocks.
     pub per_try: Option<Duration>,
 }
 

@@ -139,7 +139,7 @@ impl Peek {
             self.values.fill(None);
         }
         Found {
-            places: self.places,
+            places: Some(self.places),
             values: self.values,
             broken,
         }

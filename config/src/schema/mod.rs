@@ -22,8 +22,8 @@ pub use self::http::{
 };
 pub use self::leaf::{Bytes, FilePath, Name, Period, Priority, Share, Token, Whole};
 pub use self::policy::{
-    AccessShape, AnyList, OriginText, OverrideShape, OverrideValue, PerShape, RateText, Scope,
-    StickyCookieShape,
+    AccessShape, AnyList, ExposeList, OriginText, OverrideShape, OverrideValue, PerShape, RateText,
+    Scope, StickyCookieShape,
 };
 pub use self::reader::{Path, Reader};
 pub use self::special::{

@@ -277,6 +277,26 @@ impl<T: Shape> Shape for AnyList<T> {
     }
 }
 
+/// What a site may read: everything, these, or `*` beside names, for browsers that take `*` by the letter.
+#[derive(Clone, Debug)]
+pub struct ExposeList(pub AnyList<HeaderName>);
+
+impl Shape for ExposeList {
+    fn read(node: &Node, path: Path<'_>, reader: &mut Reader<'_>) -> Option<Self> {
+        let several = matches!(&node.value, Value::List(items) if items.len() > 1);
+        let list = if several {
+            AnyList::Only(List::read(node, path, reader)?)
+        } else {
+            AnyList::read(node, path, reader)?
+        };
+        Some(Self(list))
+    }
+
+    fn schema(book: &mut Book) -> Json {
+        AnyList::<HeaderName>::schema(book)
+    }
+}
+
 impl Shape for HeaderName {
     fn read(node: &Node, path: Path<'_>, reader: &mut Reader<'_>) -> Option<Self> {
         let scalar = reader.scalar(node, path, "the name of a header")?;

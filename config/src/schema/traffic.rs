@@ -171,11 +171,11 @@ impl Shape for PointerText {
         let scalar = reader.scalar(node, path, "a JSON pointer")?;
         let text = scalar.text.as_str();
         // A forgotten comma, which would leave what is to be redacted as it is.
-        let two = text.contains(" /");
+        let two = [" /", " \"/", " '/"].iter().any(|second| text.contains(second));
         let pointer = Pointer::parse(text).filter(|_| !two);
         if pointer.is_none() {
             let help = if two {
-                format!("two of them: {}?", quoted(&text.replace(" /", ", /")))
+                format!("two of them: {}?", quoted(&text.replacen(' ', ", ", 1)))
             } else if text.starts_with('/') {
                 "`~` is written `~0`, and a `/` within a name `~1`".to_owned()
             } else {

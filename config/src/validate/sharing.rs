@@ -86,7 +86,7 @@ pub(super) fn cors(keys: &CorsKeys, path: Path<'_>, reader: &mut Reader<'_>) -> 
             .map_or(AnyOf::Any, |at| any_of(&at.value, Clone::clone)),
         expose: keys.expose.as_ref().map_or_else(
             || AnyOf::Only(Vec::new()),
-            |at| any_of(&at.value, Clone::clone),
+            |at| any_of(&at.value.0, Clone::clone),
         ),
         credentials,
         max_age: max_age.map_or(Duration::from_secs(300), |at| whole_seconds(at.value.0)),

@@ -6,9 +6,9 @@ use super::{Clock, YEAR};
 use crate::model::MissingKey;
 use crate::schema::section::section;
 use crate::schema::{
-    AccessShape, AnyList, CookieName, Dictionary, FieldPointer, FilePath, List, MatchHeader, Name,
-    OriginText, OverrideShape, PerShape, Period, RateText, Scope, StickyCookieShape, ValueShape,
-    Whole,
+    AccessShape, AnyList, CookieName, Dictionary, ExposeList, FieldPointer, FilePath, List,
+    MatchHeader, Name, OriginText, OverrideShape, PerShape, Period, RateText, Scope,
+    StickyCookieShape, ValueShape, Whole,
 };
 
 /// How many requests at once.
@@ -168,7 +168,7 @@ section! {
         /// Request headers; default `["*"]`.
         "headers" headers: AnyList<HeaderName>,
         /// Response headers that the site may read; default none.
-        "expose" expose: AnyList<HeaderName>,
+        "expose" expose: ExposeList,
         /// Requests may carry cookies and client certificates; default false.
         "credentials" credentials: bool,
         /// How long browsers may keep the answer to a preflight; default 5m.
