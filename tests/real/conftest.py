@@ -1,6 +1,5 @@
 """Real model servers, each started once per session, with a recording relay in front."""
 
-import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from harness.forebay import BINARY, ROOT, Forebay, answers, catch_all, cluster
+from harness.mlserver import MLServer
 from harness.process import STARTED, Process, free_port
 from harness.relay import Relay
 
@@ -66,42 +66,24 @@ class ModelServer:
     grpc_relay: Relay | None = None
 
 
-def _iris_model(directory: Path) -> None:
-    """Trains on scikit-learn's bundled iris and writes what MLServer's sklearn runtime loads."""
-    import joblib
-    from sklearn.datasets import load_iris
-    from sklearn.linear_model import LogisticRegression
-
-    samples, labels = load_iris(return_X_y=True)
-    directory.mkdir()
-    joblib.dump(LogisticRegression(max_iter=1000).fit(samples, labels), directory / "model.joblib")
-    settings = {"name": "iris", "implementation": "mlserver_sklearn.SKLearnModel", "parameters": {"uri": "./model.joblib", "version": "v1"}}
-    (directory / "model-settings.json").write_text(json.dumps(settings))
-
-
 @pytest.fixture(scope="session")
 def mlserver(tmp_path_factory: pytest.TempPathFactory):
     """MLServer with a logistic regression of iris as model `iris`."""
-    directory = tmp_path_factory.mktemp("mlserver")
-    _iris_model(directory / "iris")
-    http, grpc, metrics = free_port(), free_port(), free_port()
-    settings = {
-        "host": "127.0.0.1",
-        "http_port": http,
-        "grpc_port": grpc,
-        "metrics_port": metrics,
-        "grpc_max_message_length": 64 << 20,
-        "parallel_workers": 0,
-        "debug": False,
-        # Both are what its streaming methods ask for.
-        "gzip_enabled": False,
-        "metrics_endpoint": None,
-    }
-    (directory / "settings.json").write_text(json.dumps(settings))
-    command = [Path(sys.executable).parent / "mlserver", "start", directory]
-    with Process("mlserver", command, cwd=directory) as process, Relay(http) as http_relay, Relay(grpc) as grpc_relay:
-        process.until("ready", lambda: answers(http, "/v2/models/iris/ready"), 120)
-        yield ModelServer(process, http, grpc, http_relay, grpc_relay)
+    with MLServer(tmp_path_factory.mktemp("mlserver")) as server, Relay(server.http) as http_relay, Relay(server.grpc) as grpc_relay:
+        server.ready()
+        yield ModelServer(server.process, server.http, server.grpc, http_relay, grpc_relay)
+
+
+@pytest.fixture(scope="session")
+def iris_servers(tmp_path_factory: pytest.TempPathFactory):
+    """Two more: a twin, which serves the same model once more, and a candidate, version 2, which learnt from other labels."""
+    with (
+        MLServer(tmp_path_factory.mktemp("twin")) as twin,
+        MLServer(tmp_path_factory.mktemp("candidate"), "v2", mislabelled=30) as candidate,
+    ):
+        twin.ready()
+        candidate.ready()
+        yield twin, candidate
 
 
 @pytest.fixture(scope="session")

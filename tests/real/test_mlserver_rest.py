@@ -7,14 +7,10 @@ import subprocess
 import pytest
 
 from harness.forebay import marked, request
+from harness.mlserver import infer_body
 from harness.wire import assert_handed_on, exchange
 
 SETOSA, VIRGINICA = [5.1, 3.5, 1.4, 0.2], [6.3, 3.3, 6.0, 2.5]
-
-
-def infer_body(rows: list[list[float]], outputs: list[str]) -> bytes:
-    tensor = {"name": "predict", "shape": [len(rows), 4], "datatype": "FP64", "data": rows}
-    return json.dumps({"inputs": [tensor], "outputs": [{"name": name} for name in outputs]}).encode()
 
 
 def through(mlserver, forebay, method: str, path: str, body: bytes | None = None):
