@@ -27,10 +27,9 @@ use crate::outgoing::{self};
 use crate::replace::{self};
 use crate::retry::Allowance;
 use crate::screen;
-use crate::sending::Sending;
+use crate::sending::{Arrived, Sending};
 use crate::snapshot::{ListenerView, RouteView, WorkerSnapshot};
 use crate::upload::Client;
-use crate::upstream::Lease;
 use crate::way::Way;
 use crate::worker::Stage;
 
@@ -42,12 +41,7 @@ pub struct Gateway {
 /// What came of a request.
 pub enum Outcome {
     /// An endpoint answered.
-    Upstream(
-        http::response::Parts,
-        Incoming,
-        Lease,
-        Option<Box<replace::Stream>>,
-    ),
+    Upstream(Box<Arrived>, Option<Box<replace::Stream>>),
     /// The route itself answers.
     Own(Response<Bytes>),
     /// The endpoint switched protocols.
@@ -98,13 +92,14 @@ async fn answer(
     let head_only = request.method() == Method::HEAD;
     let mut dressing = Dressing::default();
     let (head, incoming) = request.into_parts();
+    let mut request = Request::from_parts(head, ());
     let outcome = {
         let mut life = std::pin::pin!(forward(
             &connection,
             &snapshot,
             &mut exchange,
             &mut dressing,
-            Request::from_parts(head, ()),
+            &mut request,
             Client::new(incoming, connection.http2),
             survey
         ));
@@ -150,18 +145,22 @@ fn finish(
     outcome: Outcome,
 ) -> Response<Body> {
     match outcome {
-        Outcome::Upstream(head, incoming, lease, edit) => {
-            exchange.answered(head.status.as_u16());
+        Outcome::Upstream(arrived, edit) => {
+            let Arrived {
+                response, lease, ..
+            } = *arrived;
+            let status = response.status();
+            exchange.answered(status.as_u16());
             if let Some(log) = &mut exchange.log {
-                log.answer(&head.headers);
+                log.answer(response.headers());
             }
-            let bodiless = head_only || has_no_body(head.status);
+            let bodiless = head_only || has_no_body(status);
             let manner = Manner {
                 bodiless,
                 small: connection.http2,
                 edit,
             };
-            Response::from_parts(head, Body::upstream(incoming, lease, exchange, manner))
+            response.map(|incoming| Body::upstream(incoming, lease, exchange, manner))
         }
         Outcome::Own(response) => {
             exchange.responded(response.status().as_u16());
@@ -214,7 +213,7 @@ async fn forward<'s>(
     snapshot: &'s WorkerSnapshot,
     exchange: &mut Exchange,
     dressing: &mut Dressing<'s>,
-    request: Request<()>,
+    request: &mut Request<()>,
     mut client: Client,
     survey: Survey,
 ) -> Result<Outcome, Refusal> {
@@ -223,21 +222,25 @@ async fn forward<'s>(
     if connection.worker.shared.overloaded.load(Ordering::Relaxed) {
         return Err(Reason::Overloaded.into());
     }
-    canonical::check_framing(&request, &survey, &view.config.limits)?;
-    let target = canonical::target(&request, connection, view.config.path)?;
+    canonical::check_framing(request, &survey, &view.config.limits)?;
+    let target = canonical::target(request, connection, view.config.path)?;
     if target.path == "*" {
         return Ok(Outcome::Own(answer::options_of_the_server()));
     }
-    let (route, matched) = find(view, &request, &target)?;
+    let (route, matched) = find(view, request, &target)?;
     let config = &route.config;
     if let Some(log) = &mut exchange.log {
         log.canonical(&target);
         log.route.clone_from(&config.name);
-        log.client = screen::client_ip(&request, connection, view);
+        log.client = screen::client_ip(request, connection, view);
     }
     let (mut peeked, mut fields) = (None, Found::default());
     if let Some(filters) = &route.filters {
-        let mut screened = screen::enter(filters, &request, connection, view, exchange, dressing);
+        let client_ip = match &exchange.log {
+            Some(log) => log.client,
+            None => screen::client_ip(request, connection, view),
+        };
+        let mut screened = screen::enter(filters, request, client_ip, exchange, dressing);
         if let (Ok(None), Some(places)) = (&screened, filters.fields()) {
             match screen::peek(places, &mut client, config, exchange).await {
                 Ok(found) => (peeked, fields) = found,
@@ -245,7 +248,7 @@ async fn forward<'s>(
             }
         }
         if matches!(screened, Ok(None)) {
-            let admitted = screen::admit(filters, &request, &fields, connection, view, exchange);
+            let admitted = screen::admit(filters, request, client_ip, &fields, exchange);
             screened = admitted.map(|()| None);
         }
         if !matches!(screened, Ok(None)) {
@@ -260,7 +263,7 @@ async fn forward<'s>(
         exchange.admit(snapshot.traffic(route.cell));
         return Ok(Outcome::Own(answer::by_route(config, connection, &target)?));
     };
-    let member = screen::member(route, split, &request, &fields, connection, view, dressing);
+    let member = screen::member(route, split, request, &fields, connection, view, dressing);
     exchange.admit(snapshot.traffic(member.cell));
     exchange.server = Some(member.cluster.config.server);
     if let Some(log) = &mut exchange.log {
@@ -283,7 +286,7 @@ async fn forward<'s>(
         member,
         allowance,
     };
-    let mut plan = way.plan(&request, target, &survey, client.is_over())?;
+    let mut plan = way.plan(request, target, &survey, client.is_over())?;
     let (request, copies) = way.depart(request, (client, peeked), &mut plan, &survey, exchange);
     let flow = Rc::clone(exchange.flow());
     let sent = Sending {
@@ -295,12 +298,12 @@ async fn forward<'s>(
         allowance,
         copies,
     };
-    let (response, lease, switched) = sent.run(request, &flow, exchange).await?;
+    let arrived = sent.run(request, &flow, exchange).await?;
     flow.head_came();
     if let Some(watch) = &exchange.watch {
-        watch.head(response.status(), response.headers());
+        watch.head(arrived.response.status(), arrived.response.headers());
     }
-    way.arrive(response, lease, switched, head_only)
+    way.arrive(arrived, head_only)
 }
 
 /// The only look at the configuration.

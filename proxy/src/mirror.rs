@@ -7,6 +7,7 @@
 mod begin;
 mod copy;
 mod observation;
+mod reach;
 mod state;
 mod view;
 

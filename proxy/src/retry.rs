@@ -102,6 +102,15 @@ impl<'c> Allowance<'c> {
         (after_writing || retry.when.refused).then_some(retry.max_body)
     }
 
+    /// True when the request may be sent again though something of it was written, so that its head is kept.
+    ///
+    /// * `http2`: only such endpoints can refuse what was sent
+    /// * `made`: attempts so far, this one included
+    pub fn spares(&self, http2: bool, made: u32) -> bool {
+        let left = || self.config.is_some_and(|retry| made <= retry.attempts);
+        http2 && self.again(Failure::Refused, made) || self.keeps().is_some() && left()
+    }
+
     /// How long one attempt may take.
     pub fn per_try(&self) -> Option<Duration> {
         self.config?.per_try
@@ -255,6 +264,18 @@ mod tests {
             allowed.again(Failure::Stale, 1),
             "our own stale connection is no attempt"
         );
+    }
+
+    #[test]
+    fn the_last_attempt_spares_nothing() {
+        let headers = HeaderMap::new();
+        let plain = Allowance::new(None, &Method::GET, &headers);
+        assert!(!plain.spares(false, 1));
+        assert!(plain.spares(true, 1) && !plain.spares(true, ATTEMPTS));
+        let config = retry(RetryMethods::All);
+        let allowed = Allowance::new(Some(&config), &Method::GET, &headers);
+        assert!(allowed.spares(false, 2) && !allowed.spares(false, 3));
+        assert!(allowed.spares(true, 2) && !allowed.spares(true, 3));
     }
 
     #[test]

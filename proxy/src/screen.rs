@@ -30,14 +30,15 @@ pub fn client_ip(request: &Request<()>, connection: &Connection, view: &Listener
 /// Takes a request through the first steps of its route: preflight, access, key, size. Returns the answer to a CORS
 /// preflight.
 ///
+/// * `client`: behind trusted proxies
+///
 /// # Errors
 ///
 /// A step refuses it.
 pub fn enter<'s>(
     filters: &'s Filters,
     request: &Request<()>,
-    connection: &Connection,
-    view: &ListenerView,
+    client: IpAddr,
     exchange: &mut Exchange,
     dressing: &mut Dressing<'s>,
 ) -> Result<Option<Response<Bytes>>, Refusal> {
@@ -50,7 +51,6 @@ pub fn enter<'s>(
         }
         dressing.cors = Some((cors, cors.allowed(request.headers())));
     }
-    let client = client_ip(request, connection, view);
     exchange.passed.caller = filters.enter(client, request.headers())?;
     Ok(None)
 }
@@ -90,15 +90,14 @@ pub async fn peek(
 pub fn admit(
     filters: &Filters,
     request: &Request<()>,
+    client: IpAddr,
     fields: &Found,
-    connection: &Connection,
-    view: &ListenerView,
     exchange: &mut Exchange,
 ) -> Result<(), Refusal> {
     let caller = exchange.passed.caller.as_ref();
     let permits = filters.admit(&Asked {
         headers: request.headers(),
-        client: client_ip(request, connection, view),
+        client,
         identity: caller.map(|caller| &*caller.name),
         fields,
         now: Ticks::at(exchange.flow().start.into_std()),

@@ -1,5 +1,6 @@
 //! Attempts: an endpoint, a connection, a request, and another endpoint as far as the route allows.
 
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 
 use http::{Request, Response};
@@ -43,8 +44,15 @@ pub struct Sending<'a> {
 /// Resolves to the endpoint's socket after a 101.
 pub type Switched = tokio::sync::oneshot::Receiver<crate::upstream::Switched>;
 
-/// What an endpoint gave.
-pub type Arrived = (Response<Incoming>, Lease, Option<Switched>);
+/// What an endpoint gave; boxed, since it passes through many hands.
+pub struct Arrived {
+    /// Its answer.
+    pub response: Response<Incoming>,
+    /// The connection it comes from.
+    pub lease: Lease,
+    /// `None`: the request asked for no other protocol.
+    pub switched: Option<Switched>,
+}
 
 /// An attempt that brought nothing to pass on.
 struct Missed {
@@ -52,23 +60,37 @@ struct Missed {
     /// The request, when nothing of it was written.
     unsent: Option<Box<Request<RequestBody>>>,
     /// An answer that is passed on when no further attempt is made.
-    arrived: Option<Arrived>,
+    arrived: Option<Box<Arrived>>,
 }
 
 impl Missed {
-    fn new(failure: Failure, unsent: Request<RequestBody>) -> Self {
+    fn new(failure: Failure, unsent: Option<Box<Request<RequestBody>>>) -> Self {
         Self {
             failure,
-            unsent: Some(Box::new(unsent)),
+            unsent,
             arrived: None,
         }
+    }
+}
+
+/// An attempt that is not the last word, or is.
+enum Lost {
+    /// Another one may follow.
+    Missed(Missed),
+    /// The request itself failed.
+    Failed(Reason),
+}
+
+impl From<Reason> for Lost {
+    fn from(reason: Reason) -> Self {
+        Self::Failed(reason)
     }
 }
 
 /// The next attempt.
 struct Next {
     chosen: Chosen,
-    request: Request<RequestBody>,
+    request: Box<Request<RequestBody>>,
     place: Retrying,
 }
 
@@ -91,9 +113,9 @@ impl Spare {
     }
 
     /// `None`: more of the body was sent than is kept.
-    fn request(self) -> Option<Request<RequestBody>> {
+    fn request(self) -> Option<Box<Request<RequestBody>>> {
         let body = self.body.start()?;
-        Some(self.head.map(|()| body))
+        Some(Box::new(self.head.map(|()| body)))
     }
 }
 
@@ -105,10 +127,10 @@ impl Sending<'_> {
     /// No endpoint took it, or it failed by itself.
     pub async fn run(
         &self,
-        mut request: Request<RequestBody>,
+        mut request: Box<Request<RequestBody>>,
         flow: &Flow,
         exchange: &mut Exchange,
-    ) -> Result<Arrived, Refusal> {
+    ) -> Result<Box<Arrived>, Refusal> {
         let upload = request.body().upload().cloned();
         let settle = |arrived| {
             if let Some(upload) = &upload {
@@ -130,16 +152,16 @@ impl Sending<'_> {
                 let worker = &self.connection.worker;
                 exchange.watch = Some(mirror::begin(copies, worker, self.member, &request));
             }
-            // Only HTTP/2 endpoints can refuse what was sent.
-            let spare = if self.http2 || self.allowance.keeps().is_some() {
+            let spare = if self.allowance.spares(self.http2, made) {
                 Spare::of(&request)
             } else {
                 None
             };
             let id = chosen.endpoint.id;
-            let mut missed = match self.attempt(chosen, request, flow, exchange).await? {
+            let mut missed = match self.attempt(chosen, request, flow, exchange).await {
                 Ok(arrived) => return Ok(settle(arrived)),
-                Err(missed) => missed,
+                Err(Lost::Failed(reason)) => return Err(reason.into()),
+                Err(Lost::Missed(missed)) => missed,
             };
             drop(retrying.take());
             if !matches!(missed.failure, Failure::Stale | Failure::Refused) {
@@ -149,8 +171,8 @@ impl Sending<'_> {
             match (flow.unless_failed(next).await?, missed.arrived) {
                 (Some(next), arrived) => {
                     exchange.retry(missed.failure.label());
-                    if let Some((response, lease, _)) = arrived {
-                        discard(response, lease, flow);
+                    if let Some(arrived) = arrived {
+                        discard(*arrived, flow);
                     }
                     flow.dispatch(Instant::now(), false); // no clock runs on from the last attempt
                     chosen = next.chosen;
@@ -184,7 +206,7 @@ impl Sending<'_> {
         if self.is_full(u32::from(missed.arrived.is_some())) {
             return None;
         }
-        let unsent = missed.unsent.take().map(|unsent| *unsent);
+        let unsent = missed.unsent.take();
         let request = unsent.or_else(|| spare?.request())?;
         Some(Next {
             chosen,
@@ -204,10 +226,10 @@ impl Sending<'_> {
     async fn attempt(
         &self,
         chosen: Chosen,
-        request: Request<RequestBody>,
+        request: Box<Request<RequestBody>>,
         flow: &Flow,
         exchange: &mut Exchange,
-    ) -> Result<Result<Arrived, Missed>, Refusal> {
+    ) -> Result<Box<Arrived>, Lost> {
         let Chosen { endpoint, probe } = chosen;
         let cluster = &self.member.cluster;
         let connector = &cluster.connector;
@@ -216,8 +238,17 @@ impl Sending<'_> {
         let now = exchange.leave();
         let pools = &self.connection.worker.pools;
         let pool = pools.of(&endpoint, connector, &cluster.config.keepalive);
-        let checkout = pool.checkout(connector, self.http2, wary, now);
-        let (connection, reused) = match flow.unless_failed(self.within(now, checkout)).await? {
+        if let Some(reason) = flow.failure() {
+            return Err(reason.into());
+        }
+        let connected = match pool.ready(self.http2, wary, now) {
+            Some(connection) => Some(Ok((connection, true))),
+            None => {
+                let connected = pin!(self.within(now, pool.connect(connector, self.http2)));
+                flow.unless_failed(connected).await?
+            }
+        };
+        let (connection, reused) = match connected {
             Some(Ok(taken)) => taken,
             failed => {
                 let error = failed.and_then(Result::err);
@@ -226,7 +257,8 @@ impl Sending<'_> {
                     self.observe(&endpoint, probe, Verdict::Failed);
                 }
                 let reason = error.map_or(Reason::ConnectTimeout, |error| error.reason());
-                return Ok(Err(Missed::new(Failure::Unsent(reason), request)));
+                let missed = Missed::new(Failure::Unsent(reason), Some(request));
+                return Err(Lost::Missed(missed));
             }
         };
         let mut lease = Lease::new(connection, pool, in_flight);
@@ -235,35 +267,34 @@ impl Sending<'_> {
         } else {
             None
         };
-        flow.dispatch(
-            if reused { now } else { Instant::now() },
-            request.body().is_empty(),
-        );
-        let sent = self.send(&mut lease, request, now, flow);
-        let sent = flow.unless_failed(sent).await;
-        let failed = match sent {
+        let whole = request.body().is_empty();
+        flow.dispatch(if reused { now } else { Instant::now() }, whole);
+        let answer = pin!(lease.send(*request));
+        let answer = pin!(self.in_time(answer, whole, now, flow));
+        let failed = match flow.unless_failed(answer).await {
             Ok(Some(Ok(response))) => {
-                let verdict = Verdict::of_head(response.status(), response.headers());
-                self.observe(&endpoint, probe, verdict);
                 let status = response.status();
-                let arrived = (response, lease, switched);
+                let ejects = cluster.config.outlier.is_some();
+                let verdict = Verdict::that_matters(ejects, status, response.headers());
+                self.observe(&endpoint, probe, verdict);
+                let arrived = Box::new(Arrived {
+                    response,
+                    lease,
+                    switched,
+                });
                 if !self.allowance.wants(status) {
-                    return Ok(Ok(arrived));
+                    return Ok(arrived);
                 }
-                return Ok(Err(Missed {
+                return Err(Lost::Missed(Missed {
                     failure: Failure::Status(status),
                     unsent: None,
                     arrived: Some(arrived),
                 }));
             }
-            Ok(Some(Err(failed))) => failed,
+            Ok(Some(Err(failed))) => lease.explain(failed),
             Ok(None) => {
                 self.observe(&endpoint, probe, Verdict::Failed);
-                return Ok(Err(Missed {
-                    failure: Failure::TooLong,
-                    unsent: None,
-                    arrived: None,
-                }));
+                return Err(Lost::Missed(Missed::new(Failure::TooLong, None)));
             }
             Err(reason) => {
                 // Where the request is not whole the client may be the silent one.
@@ -284,11 +315,7 @@ impl Sending<'_> {
         if flow.failure().is_none() && !matches!(failure, Failure::Stale | Failure::Refused) {
             self.observe(&endpoint, probe, Verdict::Failed);
         }
-        Ok(Err(Missed {
-            failure,
-            unsent: failed.request,
-            arrived: None,
-        }))
+        Err(Lost::Missed(Missed::new(failure, failed.request)))
     }
 
     /// `None`: it took longer than one attempt may, from `since` on.
@@ -300,25 +327,22 @@ impl Sending<'_> {
     }
 
     /// `None`: it took longer than one attempt may, from `since` on, or from the last byte of a body on: the endpoint
-    /// answers for itself, not for a client that is slow.
-    async fn send(
+    /// answers for itself, not for a client that is slow. `whole`: there is no body.
+    async fn in_time<F: Future>(
         &self,
-        lease: &mut Lease,
-        request: Request<RequestBody>,
+        mut answer: Pin<&mut F>,
+        whole: bool,
         since: Instant,
         flow: &Flow,
-    ) -> Option<Result<Response<Incoming>, crate::upstream::AttemptError>> {
+    ) -> Option<F::Output> {
         let limit = match self.allowance.per_try() {
-            None => return Some(lease.send(request).await),
-            Some(_) if request.body().is_empty() => {
-                return self.within(since, lease.send(request)).await;
-            }
+            None => return Some(answer.await),
+            Some(_) if whole => return self.within(since, answer).await,
             Some(limit) => limit,
         };
-        let mut sending = std::pin::pin!(lease.send(request));
         let mut until = since + limit;
         loop {
-            if let Ok(sent) = tokio::time::timeout_at(until, sending.as_mut()).await {
+            if let Ok(sent) = tokio::time::timeout_at(until, answer.as_mut()).await {
                 return Some(sent);
             }
             until = flow.sent().unwrap_or_else(Instant::now) + limit;
@@ -374,7 +398,10 @@ impl Sending<'_> {
 }
 
 /// Reads an answer that nobody gets, as far as that is cheaper than another connection.
-fn discard(response: Response<Incoming>, lease: Lease, flow: &Flow) {
+fn discard(arrived: Arrived, flow: &Flow) {
+    let Arrived {
+        response, lease, ..
+    } = arrived;
     let mut body = response.into_body();
     if flow.sent().is_none() || http_body::Body::size_hint(&body).lower() > DISCARD {
         return; // dropped: the connection is reset

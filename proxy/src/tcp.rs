@@ -62,7 +62,7 @@ async fn connect(
     let cluster = &member.cluster;
     let key = peer.ip().to_canonical().to_string();
     let mut tried = Vec::new();
-    let mut last = Reason::NoEndpoint;
+    let mut last = None;
     for _ in 0..ATTEMPTS {
         let set = cluster.state.endpoints();
         let choice = Choice {
@@ -79,6 +79,9 @@ async fn connect(
         if most.is_some_and(|most| cluster.state.requests() >= most) {
             return Err(Reason::BreakerOpen);
         }
+        if let Some(failed) = last {
+            cells.retried(Reason::label(failed));
+        }
         let in_flight = InFlight::begin(Arc::clone(&endpoint));
         let connected = cluster.connector.stream(&endpoint, false).await;
         let verdict = match &connected {
@@ -91,11 +94,10 @@ async fn connect(
         match connected {
             Ok((upstream, count)) => return Ok((upstream, count, in_flight)),
             Err(error) => {
-                last = error.reason();
-                cells.retried(last.label());
+                last = Some(error.reason());
                 tried.push(endpoint.id);
             }
         }
     }
-    Err(last)
+    Err(last.unwrap_or(Reason::NoEndpoint))
 }

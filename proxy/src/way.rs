@@ -21,11 +21,10 @@ use crate::mirror::Sampled;
 use crate::outgoing::{self, is_grpc};
 use crate::replace::{self, Applies};
 use crate::retry::Allowance;
-use crate::sending::Switched;
+use crate::sending::Arrived;
 use crate::snapshot::{ListenerView, MemberView, RouteView};
 use crate::tunnel::Tunnel;
 use crate::upload::{Ahead, Client, RequestBody, Upload};
-use crate::upstream::Lease;
 
 /// The way of one request through the configuration.
 pub struct Way<'w> {
@@ -102,12 +101,12 @@ impl<'w> Way<'w> {
     /// Turns the client's request into the endpoint's: identity, host and headers.
     pub fn depart(
         &self,
-        request: Request<()>,
+        request: &mut Request<()>,
         (client, peeked): (Client, Option<Ahead>),
         plan: &mut Plan,
         survey: &Survey,
         exchange: &mut Exchange,
-    ) -> (Request<RequestBody>, Option<Sampled<'w>>) {
+    ) -> (Box<Request<RequestBody>>, Option<Sampled<'w>>) {
         let (connection, view, member) = (self.connection, self.view, self.member);
         let (config, http2) = (&self.route.config, plan.http2);
         let trusted = view
@@ -117,9 +116,9 @@ impl<'w> Way<'w> {
             .any(|net| net.contains(&connection.peer_ip()));
         let host_moved = request.uri().authority().is_some();
         let version = request.version();
-        let (mut head, ()) = request.into_parts();
+        let headers = request.headers_mut();
         headers::prepare_request(
-            &mut head.headers,
+            headers,
             survey,
             &Origin {
                 peer: &connection.peer_value,
@@ -129,48 +128,40 @@ impl<'w> Way<'w> {
             },
         );
         if let Some(filters) = &self.route.filters {
-            filters.remove_key(exchange.passed.caller.as_ref(), &mut head.headers);
+            filters.remove_key(exchange.passed.caller.as_ref(), headers);
         }
-        outgoing::identify(&mut head.headers, survey, connection, trusted, exchange);
-        headers::edit(&mut head.headers, &config.request_headers);
-        headers::edit(&mut head.headers, &member.request_headers);
+        outgoing::identify(headers, survey, connection, trusted, exchange);
+        headers::edit(headers, &config.request_headers);
+        headers::edit(headers, &member.request_headers);
         if self.route.replace.is_some() {
-            replace::edit_request_headers(&mut head.headers);
+            replace::edit_request_headers(headers);
         }
         // Named in the target, or named as hop-by-hop, or not there at all in HTTP/1.0.
         let host_lost = host_moved || survey.hop_by_hop || version == Version::HTTP_10;
-        outgoing::address(
-            &mut head.headers,
-            config,
-            host_lost.then(|| plan.host.clone()),
-            http2,
-        );
-        if survey.hop_by_hop && !http2 && head.headers.contains_key(TE) {
-            head.headers
-                .insert(CONNECTION, HeaderValue::from_static("te"));
+        outgoing::address(headers, config, host_lost.then(|| plan.host.clone()), http2);
+        if survey.hop_by_hop && !http2 && headers.contains_key(TE) {
+            headers.insert(CONNECTION, HeaderValue::from_static("te"));
         }
         if let Some(upgrade) = &plan.upgrade {
-            head.headers
-                .insert(CONNECTION, HeaderValue::from_static("upgrade"));
-            head.headers.insert(UPGRADE, upgrade.clone());
+            headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+            headers.insert(UPGRADE, upgrade.clone());
+        }
+        let copies = self.copies(headers, plan.upgrade.is_some());
+        let body = self.body(client, peeked, copies.as_ref(), exchange);
+        if !http2 && !body.is_empty() && !headers.contains_key(CONTENT_LENGTH) {
+            // hyper's client sends a GET or HEAD of unknown length without its body unless told how to frame it.
+            headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
         }
         if let Some(uri) = plan.uri.take() {
-            head.uri = uri;
+            *request.uri_mut() = uri;
         }
-        head.version = if http2 {
+        *request.version_mut() = if http2 {
             Version::HTTP_2
         } else {
             Version::HTTP_11
         };
-        head.extensions.clear();
-        let copies = self.copies(&head.headers, plan.upgrade.is_some());
-        let body = self.body(client, peeked, copies.as_ref(), exchange);
-        if !http2 && !body.is_empty() && !head.headers.contains_key(CONTENT_LENGTH) {
-            // hyper's client sends a GET or HEAD of unknown length without its body unless told how to frame it.
-            head.headers
-                .insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-        }
-        (Request::from_parts(head, body), copies)
+        request.extensions_mut().clear();
+        (Box::new(std::mem::take(request).map(|()| body)), copies)
     }
 
     /// The copies that the request gets.
@@ -226,22 +217,17 @@ impl<'w> Way<'w> {
         stream
     }
 
-    /// Turns the endpoint's answer into the client's. `switched`: the request asked for another protocol.
-    pub fn arrive(
-        &self,
-        mut response: Response<Incoming>,
-        lease: Lease,
-        switched: Option<Switched>,
-        head_only: bool,
-    ) -> Result<Outcome, Refusal> {
+    /// Turns the endpoint's answer into the client's.
+    pub fn arrive(&self, mut arrived: Box<Arrived>, head_only: bool) -> Result<Outcome, Refusal> {
         let (connection, config) = (self.connection, &self.route.config);
+        let response = &mut arrived.response;
         let switching = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         let new_protocol = response
             .headers()
             .get(UPGRADE)
             .cloned()
             .filter(|_| switching);
-        if switching && (switched.is_none() || new_protocol.is_none()) {
+        if switching && (arrived.switched.is_none() || new_protocol.is_none()) {
             return Err(Reason::UpstreamProtocol.into());
         }
         *response.version_mut() = if connection.http2 {
@@ -249,25 +235,23 @@ impl<'w> Way<'w> {
         } else {
             Version::HTTP_11
         };
-        let edit = self.edit(&mut response, head_only);
+        let edit = self.edit(response, head_only);
         headers::prepare_response(response.headers_mut());
         headers::edit(response.headers_mut(), &config.response_headers);
         headers::edit(response.headers_mut(), &self.member.response_headers);
-        let (mut head, incoming) = response.into_parts();
-        head.extensions.clear();
-        match (new_protocol, switched) {
-            (Some(protocol), Some(switched)) => {
-                head.headers
-                    .insert(CONNECTION, HeaderValue::from_static("upgrade"));
-                head.headers.insert(UPGRADE, protocol);
-                connection.switch_to(Tunnel::new(
-                    switched,
-                    lease.into_in_flight(),
-                    config.timeouts.tunnel,
-                ));
-                Ok(Outcome::Tunnel(head))
-            }
-            _ => Ok(Outcome::Upstream(head, incoming, lease, edit)),
-        }
+        response.extensions_mut().clear();
+        let (Some(protocol), Some(switched)) = (new_protocol, arrived.switched.take()) else {
+            return Ok(Outcome::Upstream(arrived, edit));
+        };
+        let (mut head, _) = arrived.response.into_parts();
+        head.headers
+            .insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        head.headers.insert(UPGRADE, protocol);
+        connection.switch_to(Tunnel::new(
+            switched,
+            arrived.lease.into_in_flight(),
+            config.timeouts.tunnel,
+        ));
+        Ok(Outcome::Tunnel(head))
     }
 }

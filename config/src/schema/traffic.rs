@@ -171,7 +171,9 @@ impl Shape for PointerText {
         let scalar = reader.scalar(node, path, "a JSON pointer")?;
         let text = scalar.text.as_str();
         // A forgotten comma, which would leave what is to be redacted as it is.
-        let two = [" /", " \"/", " '/"].iter().any(|second| text.contains(second));
+        let two = [" /", " \"/", " '/"]
+            .iter()
+            .any(|second| text.contains(second));
         let pointer = Pointer::parse(text).filter(|_| !two);
         if pointer.is_none() {
             let help = if two {

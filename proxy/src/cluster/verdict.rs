@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
-use http::{HeaderMap, StatusCode, header};
+use http::{HeaderMap, HeaderName, StatusCode, header};
 
 /// The longest time that an endpoint may call itself busy.
 const MAX_BUSY: Duration = Duration::from_secs(60);
+
+static GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
 /// What one attempt says about its endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,10 +23,22 @@ pub enum Verdict {
 }
 
 impl Verdict {
+    /// Judges by the head of an answer as far as anything follows from it: where nothing is ejected only a busy endpoint
+    /// matters.
+    ///
+    /// * `ejects`: the cluster ejects endpoints whose answers fail
+    pub fn that_matters(ejects: bool, status: StatusCode, headers: &HeaderMap) -> Self {
+        if ejects || status == StatusCode::SERVICE_UNAVAILABLE {
+            Self::of_head(status, headers)
+        } else {
+            Self::Unknown
+        }
+    }
+
     /// Judges by the head of an answer. Statuses 5xx are failures, except 501, and 503 with `Retry-After` in seconds,
     /// which is busy (longer times count as 60 s; a date says nothing); so are gRPC's INTERNAL, UNAVAILABLE and
     /// DATA_LOSS when the head carries them.
-    pub fn of_head(status: StatusCode, headers: &HeaderMap) -> Self {
+    fn of_head(status: StatusCode, headers: &HeaderMap) -> Self {
         if status.is_server_error() {
             let wait = headers.get(header::RETRY_AFTER);
             return match (status, wait) {
@@ -33,7 +47,7 @@ impl Verdict {
                 _ => Self::Failed,
             };
         }
-        match headers.get("grpc-status").map(|v| v.as_bytes()) {
+        match headers.get(&GRPC_STATUS).map(|v| v.as_bytes()) {
             Some(b"13" | b"14" | b"15") => Self::Failed,
             _ => Self::Good,
         }
@@ -75,6 +89,21 @@ mod tests {
         assert_eq!(busy("3600"), Verdict::Busy(MAX_BUSY));
         assert_eq!(busy("99999999999999999999999"), Verdict::Busy(MAX_BUSY));
         assert_eq!(busy("Wed, 21 Oct 2026 07:28:00 GMT"), Verdict::Unknown);
+    }
+
+    #[test]
+    fn where_nothing_is_ejected_only_a_busy_endpoint_matters() {
+        let judged = |status: u16| {
+            let headers = HeaderMap::from_iter([
+                (header::RETRY_AFTER, "1".parse().unwrap()),
+                (GRPC_STATUS.clone(), "14".parse().unwrap()),
+            ]);
+            Verdict::that_matters(false, StatusCode::from_u16(status).unwrap(), &headers)
+        };
+        assert_eq!(judged(503), Verdict::Busy(Duration::from_secs(1)));
+        for status in [200, 500, 502, 504] {
+            assert_eq!(judged(status), Verdict::Unknown, "{status}");
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::time::SystemTime;
 use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TE, TRANSFER_ENCODING};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri, Version};
+use tokio::time::Instant;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use super::copy::Copy;
@@ -209,6 +210,9 @@ impl Starting<'_> {
         let Some(under_way) = state.enter(mirror.config.max_in_flight) else {
             return self.dropped(cluster, &whose, "in_flight");
         };
+        if !state.reach(&whose).admits(Instant::now()) {
+            return self.dropped(cluster, &whose, "unreachable");
+        }
         let http2 = cluster.wants_http2(is_grpc(request.headers()));
         let Some(head) = head_of(request, mirror, &whose, cluster, http2) else {
             return self.dropped(cluster, &whose, "bad_request");

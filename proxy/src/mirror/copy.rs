@@ -120,6 +120,7 @@ impl Copy {
         let mut request = head.map(|()| body);
         let mut tried = Vec::new();
         let mut last = Outcome::Dropped("no_endpoint");
+        let mut in_vain = false; // a connection was opened for nothing, or none could be
         for _ in 0..ATTEMPTS {
             let Some(Chosen { endpoint, probe }) = self.choose(&tried) else {
                 break;
@@ -143,6 +144,7 @@ impl Copy {
                         reason => Outcome::Error(reason.label()),
                     };
                     if !error.is_ours() {
+                        in_vain = true;
                         self.observe(&endpoint, probe, Verdict::Failed);
                     }
                     tried.push(endpoint.id);
@@ -151,10 +153,13 @@ impl Copy {
             };
             let mut lease = Lease::new(connection, pool, in_flight);
             flow.dispatch(now, request.body().is_empty());
-            match lease.send(request).await {
+            let sent = lease.send(request).await;
+            match sent.map_err(|failed| lease.explain(failed)) {
                 Ok(response) => {
-                    let verdict = Verdict::of_head(response.status(), response.headers());
+                    let (ejects, head) = (cluster.config.outlier.is_some(), response.headers());
+                    let verdict = Verdict::that_matters(ejects, response.status(), head);
                     self.observe(&endpoint, probe, verdict);
+                    self.mirror.state.reach(&self.whose).answered();
                     return self.read(response, lease, &flow).await;
                 }
                 Err(failed) => {
@@ -162,16 +167,21 @@ impl Copy {
                     let Some(again) = failed.request else {
                         // A copy that is cut fails as well; its endpoint did not.
                         if watch.and_then(Watch::failure).is_none() {
+                            in_vain |= !reused;
                             self.observe(&endpoint, probe, Verdict::Failed);
                         }
                         break;
                     };
                     request = *again;
                     if !reused {
+                        in_vain = true;
                         tried.push(endpoint.id);
                     }
                 }
             }
+        }
+        if in_vain {
+            self.mirror.state.reach(&self.whose).failed(Instant::now());
         }
         Err(last)
     }

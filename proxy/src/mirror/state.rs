@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::observation::Whose;
+use super::reach::Reach;
 use crate::capture::Budget;
 use crate::compare::Tally;
 use crate::upload::TeeEnd;
@@ -69,6 +71,8 @@ pub struct MirrorState {
     others: Mutex<BTreeMap<Outcome, u64>>,
     /// What comparing found.
     pub tally: Arc<Tally>,
+    reach: Reach,
+    twin: Reach,
 }
 
 impl MirrorState {
@@ -80,6 +84,8 @@ impl MirrorState {
             ok: AtomicU64::new(0),
             others: Mutex::default(),
             tally: Arc::default(),
+            reach: Reach::default(),
+            twin: Reach::default(),
         }
     }
 
@@ -95,6 +101,14 @@ impl MirrorState {
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more)
             .ok()?;
         Some(UnderWay(Arc::clone(self)))
+    }
+
+    /// Whether the mirror, or its noise twin, can be reached.
+    pub(super) fn reach(&self, whose: &Whose) -> &Reach {
+        match whose {
+            Whose::Mirror(..) => &self.reach,
+            Whose::Noise(..) => &self.twin,
+        }
     }
 
     /// Counts what came of a copy.

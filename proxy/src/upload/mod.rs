@@ -3,6 +3,7 @@
 mod client;
 mod shared;
 mod tee;
+mod tether;
 
 use std::pin::Pin;
 use std::rc::Rc;
@@ -17,11 +18,16 @@ use crate::flow::Flow;
 pub use client::Client;
 pub use shared::{Ahead, Replay, Upload};
 pub use tee::{TeeEnd, TeeReader, TeeWriter, Watch, tee};
+pub use tether::{Hitch, Tether};
 
-/// A request's body on its way to an endpoint.
-pub struct RequestBody {
+/// A request's body on its way to an endpoint; small, since hyper hands requests over by value many times.
+pub struct RequestBody(Option<Box<Outgoing>>); // none: nothing at all
+
+struct Outgoing {
     kind: Kind,
     flow: Rc<Flow>,
+    /// Only in a stream of HTTP/2.
+    knot: Option<tether::Knot>,
 }
 
 enum Kind {
@@ -31,56 +37,65 @@ enum Kind {
     Shared(shared::Reader),
     /// A copy of another request's.
     Copy(TeeReader),
-    /// Nothing at all.
-    Empty,
 }
 
 impl RequestBody {
     /// The body as it comes.
     pub fn direct(client: Client, flow: Rc<Flow>) -> Self {
-        let kind = if client.is_over() {
-            Kind::Empty
-        } else {
-            Kind::Direct(client)
-        };
-        Self { kind, flow }
+        let kind = (!client.is_over()).then_some(Kind::Direct(client));
+        Self::of(kind, flow)
+    }
+
+    fn of(kind: Option<Kind>, flow: Rc<Flow>) -> Self {
+        Self(kind.map(|kind| {
+            Box::new(Outgoing {
+                kind,
+                flow,
+                knot: None,
+            })
+        }))
     }
 
     /// The first attempt's view of a body that others want as well.
     pub fn shared(upload: &Rc<Upload>, flow: Rc<Flow>) -> Self {
-        let kind = if upload.is_empty() {
-            Kind::Empty
-        } else {
-            Kind::Shared(upload.read())
-        };
-        Self { kind, flow }
+        let kind = (!upload.is_empty()).then(|| Kind::Shared(upload.read()));
+        Self::of(kind, flow)
     }
 
     /// A copy of another request's body; `None`: that has none.
     pub fn copy(reader: Option<TeeReader>, flow: Rc<Flow>) -> Self {
-        let kind = reader.map_or(Kind::Empty, Kind::Copy);
-        Self { kind, flow }
+        Self::of(reader.map(Kind::Copy), flow)
+    }
+
+    /// Ties what will send it over an HTTP/2 connection; `None`: there is nothing to send.
+    pub fn tie(&mut self, hitch: &Hitch) -> Option<Tether> {
+        let outgoing = self.0.as_mut()?;
+        let tether = Tether::default();
+        outgoing.knot = Some(tether::Knot::new(hitch, &tether));
+        Some(tether)
     }
 
     /// True when there is nothing to send.
     pub fn is_empty(&self) -> bool {
-        matches!(self.kind, Kind::Empty)
+        self.0.is_none()
     }
 
     /// What the same body can be sent from once more, if it can.
     pub fn replay(&self) -> Option<Replay> {
-        match &self.kind {
-            Kind::Empty => Some(Replay::empty(Rc::clone(&self.flow))),
-            Kind::Shared(reader) => reader.replay(Rc::clone(&self.flow)),
+        let Some(outgoing) = &self.0 else {
+            return Some(Replay::empty());
+        };
+        match &outgoing.kind {
+            Kind::Shared(reader) => reader.replay(Rc::clone(&outgoing.flow)),
             Kind::Direct(_) | Kind::Copy(_) => None,
         }
     }
 
     /// The upload behind a shared body.
     pub fn upload(&self) -> Option<&Rc<Upload>> {
-        match &self.kind {
+        match &self.0.as_ref()?.kind {
             Kind::Shared(reader) => Some(reader.upload()),
-            _ => None,
+            Kind::Direct(_) | Kind::Copy(_) => None,
         }
     }
 }
@@ -93,9 +108,14 @@ impl http_body::Body for RequestBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
-        let Self { kind, flow } = &mut *self;
+        let Some(outgoing) = &mut self.0 else {
+            return Poll::Ready(None);
+        };
+        let Outgoing { kind, flow, knot } = &mut **outgoing;
+        if let Some(knot) = knot {
+            knot.polled();
+        }
         match kind {
-            Kind::Empty => Poll::Ready(None),
             Kind::Direct(client) => {
                 if let (false, Some(reason)) = (client.is_over(), flow.body_refused()) {
                     client.end();
@@ -126,8 +146,8 @@ impl http_body::Body for RequestBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.kind {
-            Kind::Empty => true,
+        let Some(outgoing) = &self.0 else { return true };
+        match &outgoing.kind {
             Kind::Direct(client) => client.is_over(),
             Kind::Shared(reader) => reader.is_over(),
             Kind::Copy(reader) => reader.is_over(),
@@ -135,8 +155,10 @@ impl http_body::Body for RequestBody {
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.kind {
-            Kind::Empty => SizeHint::with_exact(0),
+        let Some(outgoing) = &self.0 else {
+            return SizeHint::with_exact(0);
+        };
+        match &outgoing.kind {
             Kind::Direct(client) => client.size_hint(),
             Kind::Shared(reader) => reader.size_hint(),
             Kind::Copy(reader) => reader.size_hint(),

@@ -271,10 +271,7 @@ impl Reader {
     pub(super) fn replay(&self, flow: Rc<Flow>) -> Option<Replay> {
         let upload = Rc::clone(&self.upload);
         let kept = upload.0.borrow().keep.is_some();
-        kept.then_some(Replay {
-            upload: Some(upload),
-            flow,
-        })
+        kept.then_some(Replay(Some((upload, flow))))
     }
 
     pub(super) fn is_over(&self) -> bool {
@@ -347,31 +344,23 @@ impl Drop for Inner {
 }
 
 /// What a body is sent from once more.
-pub struct Replay {
-    /// `None`: nothing.
-    upload: Option<Rc<Upload>>,
-    flow: Rc<Flow>,
-}
+pub struct Replay(Option<(Rc<Upload>, Rc<Flow>)>); // none: nothing
 
 impl Replay {
-    pub(super) fn empty(flow: Rc<Flow>) -> Self {
-        Self { upload: None, flow }
+    pub(super) fn empty() -> Self {
+        Self(None)
     }
 
     /// True as long as the body can be sent from its beginning.
     pub fn is_whole(&self) -> bool {
-        let kept = |upload: &Rc<Upload>| upload.0.borrow().keep.is_some();
-        self.upload.as_ref().is_none_or(kept)
+        let kept = |upload: &Upload| upload.0.borrow().keep.is_some();
+        self.0.as_ref().is_none_or(|(upload, _)| kept(upload))
     }
 
     /// The body from its beginning; `None`: it was longer than what is kept. An earlier attempt reads nothing more.
     pub fn start(&self) -> Option<RequestBody> {
-        let flow = Rc::clone(&self.flow);
-        let Some(upload) = &self.upload else {
-            return Some(RequestBody {
-                kind: Kind::Empty,
-                flow,
-            });
+        let Some((upload, flow)) = &self.0 else {
+            return Some(RequestBody(None));
         };
         {
             let mut inner = upload.0.borrow_mut();
@@ -381,9 +370,7 @@ impl Replay {
             inner.attempt += 1;
         }
         flow.wake_body(); // an HTTP/2 stream whose answer is dropped lives on until its body ends
-        Some(RequestBody {
-            kind: Kind::Shared(upload.read()),
-            flow,
-        })
+        let kind = Kind::Shared(upload.read());
+        Some(RequestBody::of(Some(kind), Rc::clone(flow)))
     }
 }

@@ -13,7 +13,7 @@ use super::pool::{Http1, Http2, MAX_STREAMS, Pool};
 use crate::cluster::{ConnectionCount, Endpoint};
 use crate::error::Reason;
 use crate::io::{Io, Stream};
-use crate::local::LocalExecutor;
+use crate::local::UpstreamExecutor;
 
 /// Largest response head from an endpoint, bytes.
 const RESPONSE_HEAD: usize = 256 << 10;
@@ -175,7 +175,9 @@ impl Connector {
     pub async fn http2(&self, pool: &Rc<Pool>) -> Result<Rc<Http2>, ConnectError> {
         let (stream, count) = self.stream(&pool.endpoint, true).await?;
         let (io, _) = Io::new(stream, bytes::Bytes::new());
-        let (sender, connection) = hyper::client::conn::http2::Builder::new(LocalExecutor)
+        let executor = UpstreamExecutor::default();
+        let hitch = executor.hitch().clone();
+        let (sender, connection) = hyper::client::conn::http2::Builder::new(executor)
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(STREAM_WINDOW * MAX_STREAMS as u32)
             .max_send_buf_size(64 << 10)
@@ -185,7 +187,7 @@ impl Connector {
             .handshake(TokioIo::new(io))
             .await
             .map_err(io::Error::other)?;
-        Ok(Http2::spawn(sender, connection, count))
+        Ok(Http2::spawn(sender, connection, hitch, count))
     }
 }
 

@@ -7,6 +7,7 @@ use std::rc::Rc;
 
 use http::{Request, Response};
 use hyper::body::Incoming;
+use hyper::client::conn::TrySendError;
 
 use crate::cluster::{ConnectionCount, InFlight};
 use crate::error::Reason;
@@ -34,8 +35,10 @@ pub struct Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        if let Some(Connection::Http1(h1)) = self.connection.take() {
-            h1.wire.abort();
+        match self.connection.take() {
+            Some(Connection::Http1(h1)) => h1.wire.abort(),
+            Some(Connection::Http2(h2)) => h2.abort(),
+            None => {}
         }
     }
 }
@@ -46,6 +49,14 @@ pub enum Connection {
     Http1(pool::Http1),
     /// A place among the streams of a connection.
     Http2(pool::Stream),
+}
+
+/// An attempt without an answer, as [`Lease::send`] tells of it.
+pub enum Unanswered {
+    /// The lease had no connection any more.
+    Unsent(Box<Request<RequestBody>>),
+    /// The connection failed.
+    Failed(Box<TrySendError<Request<RequestBody>>>),
 }
 
 /// Why an attempt brought no response head.
@@ -78,31 +89,56 @@ impl Lease {
         matches!(self.connection, Some(Connection::Http2(_)))
     }
 
-    /// Sends the request and waits for the head of the answer.
+    /// Gives the request to the connection at once; what it returns waits for the head of the answer.
     ///
     /// # Errors
     ///
-    /// The connection failed; the request comes back when nothing of it was written.
-    pub async fn send(
+    /// The connection failed; [`explain`](Self::explain) says how.
+    pub fn send(
         &mut self,
-        request: Request<RequestBody>,
-    ) -> Result<Response<Incoming>, AttemptError> {
-        let sent = match &mut self.connection {
-            Some(Connection::Http1(h1)) => h1.sender.try_send_request(request).await,
-            Some(Connection::Http2(h2)) => h2.sender.try_send_request(request).await,
-            None => {
-                return Err(AttemptError {
+        mut request: Request<RequestBody>,
+    ) -> impl Future<Output = Result<Response<Incoming>, Unanswered>> + use<> {
+        enum Way<H1, H2> {
+            Http1(H1),
+            Http2(H2),
+            Gone(Box<Request<RequestBody>>),
+        }
+        let way = match &mut self.connection {
+            Some(Connection::Http1(h1)) => Way::Http1(h1.sender.try_send_request(request)),
+            Some(Connection::Http2(h2)) => {
+                h2.tie(request.body_mut());
+                Way::Http2(h2.sender.try_send_request(request))
+            }
+            None => Way::Gone(Box::new(request)),
+        };
+        async move {
+            let sent = match way {
+                Way::Http1(sent) => sent.await,
+                Way::Http2(sent) => sent.await,
+                Way::Gone(request) => return Err(Unanswered::Unsent(request)),
+            };
+            sent.map_err(|failed| Unanswered::Failed(Box::new(failed)))
+        }
+    }
+
+    /// Says what an attempt that failed means; the request comes back when nothing of it was written.
+    #[cold]
+    pub fn explain(&self, failed: Unanswered) -> AttemptError {
+        let mut failed = match failed {
+            Unanswered::Failed(failed) => failed,
+            Unanswered::Unsent(request) => {
+                return AttemptError {
                     reason: Reason::UpstreamReset,
-                    request: Some(Box::new(request)),
+                    request: Some(request),
                     refused: false,
-                });
+                };
             }
         };
-        sent.map_err(|mut failed| AttemptError {
+        AttemptError {
             request: failed.take_message().map(Box::new),
             reason: reason_of(failed.error(), self.wire()),
             refused: is_refused(failed.error()),
-        })
+        }
     }
 
     /// Asks for the socket itself once the endpoint has switched protocols; HTTP/1.1 only.

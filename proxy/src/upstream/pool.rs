@@ -15,8 +15,8 @@ use tokio::time::Instant;
 use super::{ConnectError, Connection, Connector, Switched};
 use crate::cluster::{ConnectionCount, Endpoint};
 use crate::io::{Io, Wire};
-use crate::local::LocalExecutor;
-use crate::upload::RequestBody;
+use crate::local::UpstreamExecutor;
+use crate::upload::{Hitch, RequestBody, Tether};
 
 /// A connection idle for longer than this is looked at before it is used again, whatever the method.
 const LOOK_AFTER: Duration = Duration::from_millis(1);
@@ -70,6 +70,8 @@ impl Http1 {
 /// An HTTP/2 connection and its task.
 pub struct Http2 {
     sender: http2::SendRequest<RequestBody>,
+    /// What spawns what sends uploads looks here.
+    hitch: Hitch,
     streams: Cell<usize>,
     /// What the endpoint allows now.
     most: Rc<Cell<usize>>,
@@ -80,7 +82,8 @@ impl Http2 {
     /// Runs the connection on this worker.
     pub fn spawn(
         sender: http2::SendRequest<RequestBody>,
-        mut connection: http2::Connection<TokioIo<Io>, RequestBody, LocalExecutor>,
+        mut connection: http2::Connection<TokioIo<Io>, RequestBody, UpstreamExecutor>,
+        hitch: Hitch,
         count: ConnectionCount,
     ) -> Rc<Self> {
         let most = Rc::new(Cell::new(connection.current_max_send_streams()));
@@ -98,6 +101,7 @@ impl Http2 {
         });
         Rc::new(Self {
             sender,
+            hitch,
             streams: Cell::new(0),
             most,
             idle_since: Cell::new(Instant::now()),
@@ -114,14 +118,28 @@ pub struct Stream {
     /// Opens the stream.
     pub sender: http2::SendRequest<RequestBody>,
     connection: Rc<Http2>,
+    upload: Option<Tether>,
 }
 
 impl Stream {
+    /// Ties the body of the request that the stream is for.
+    pub fn tie(&mut self, body: &mut RequestBody) {
+        self.upload = body.tie(&self.connection.hitch);
+    }
+
+    /// Nobody wants its answer: what is left of the request is not sent any more, though its window be closed.
+    pub fn abort(&self) {
+        if let Some(upload) = &self.upload {
+            upload.cut();
+        }
+    }
+
     fn open(connection: Rc<Http2>) -> Self {
         connection.streams.set(connection.streams.get() + 1);
         Self {
             sender: connection.sender.clone(),
             connection,
+            upload: None,
         }
     }
 }
@@ -165,19 +183,36 @@ impl Pool {
         wary: bool,
         now: Instant,
     ) -> Result<(Connection, bool), ConnectError> {
+        match self.ready(http2, wary, now) {
+            Some(connection) => Ok((connection, true)),
+            None => self.connect(connector, http2).await,
+        }
+    }
+
+    /// A connection that can take a request at once. `wary`: never risk a stale one; `now`: the present.
+    pub fn ready(&self, http2: bool, wary: bool, now: Instant) -> Option<Connection> {
         if http2 {
-            return match self.open_stream() {
-                Some(stream) => Ok((stream, true)),
-                None => Box::pin(self.connect_http2(connector)).await,
-            };
+            self.open_stream()
+        } else {
+            self.idle_http1(wary, now).map(Connection::Http1)
         }
-        match self.idle_http1(wary, now) {
-            Some(connection) => Ok((Connection::Http1(connection), true)),
-            None => Ok((
-                Connection::Http1(Box::pin(connector.http1(&self.endpoint)).await?),
-                false,
-            )),
+    }
+
+    /// A new connection, and whether it was used before: a stream may have become free meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// See [`ConnectError`].
+    pub async fn connect(
+        self: &Rc<Self>,
+        connector: &Connector,
+        http2: bool,
+    ) -> Result<(Connection, bool), ConnectError> {
+        if http2 {
+            return Box::pin(self.connect_http2(connector)).await;
         }
+        let connection = Box::pin(connector.http1(&self.endpoint)).await?;
+        Ok((Connection::Http1(connection), false))
     }
 
     async fn connect_http2(

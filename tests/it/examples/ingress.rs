@@ -125,7 +125,10 @@ async fn sites_may_call_as_the_annotations_say() {
     assert_eq!(any.header("access-control-max-age"), Some("1728000"));
     let lines = format!("{HOST}origin: https://any.example\r\n");
     let answer = served.get(PATH, &lines).await;
-    assert_eq!(answer.header("access-control-expose-headers"), Some("*, x-customresponseheader"));
+    assert_eq!(
+        answer.header("access-control-expose-headers"),
+        Some("*, x-customresponseheader")
+    );
     assert_eq!(answer.header("access-control-allow-credentials"), None);
 
     let console = "console.example.com";

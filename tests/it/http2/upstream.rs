@@ -156,6 +156,39 @@ async fn a_client_that_leaves_resets_its_stream_and_no_other() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_leaves_resets_a_stream_whose_window_is_closed() {
+    let ended = Arc::new(Notify::new());
+    let tell = Arc::clone(&ended);
+    let upstream = H2Upstream::start(move |request, mut respond| {
+        let tell = Arc::clone(&tell);
+        async move {
+            let unread = request.into_body(); // its window stays closed
+            let mut stream = respond.send_response(Response::new(()), false).unwrap();
+            std::future::poll_fn(|cx| stream.poll_reset(cx))
+                .await
+                .unwrap();
+            tell.notify_one();
+            drop(unread);
+        }
+    })
+    .await;
+    let proxy = Proxy::start(&shape("", HTTP2, upstream.address)).await;
+    let mut client = Client::connect(proxy.address()).await;
+    client
+        .send("POST / HTTP/1.1\r\nhost: t\r\ncontent-length: 200000\r\n\r\n")
+        .await;
+    client.send(vec![b'x'; 150_000]).await;
+    client.try_head().await.unwrap();
+    drop(client);
+    soon("RST_STREAM upstream", ended.notified()).await;
+    until("nothing is in flight", async || {
+        proxy.metric("forebay_endpoint_in_flight", &[]) == 0.0
+    })
+    .await;
+    proxy.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_reset_answer_is_never_a_whole_one() {
     // NO_ERROR after some of the body is a cut, too, though libraries show it as an end.
     for reason in [Reason::INTERNAL_ERROR, Reason::NO_ERROR, Reason::CANCEL] {

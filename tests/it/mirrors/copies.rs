@@ -1,6 +1,10 @@
 //! What a copy brings, and what does not reach it.
 
-use super::{copies, mirrored};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Instant;
+
+use super::{copies, dropped, mirrored};
 use crate::support::client::Client;
 use crate::support::proxy::Proxy;
 use crate::support::until;
@@ -98,6 +102,61 @@ async fn each_outcome_is_counted_with_its_reason() {
         .await;
         proxy.stop().await;
     }
+}
+
+#[tokio::test]
+async fn a_mirror_that_nobody_reaches_gets_few_connections_until_it_is_back() {
+    let primary = Upstream::fixed("primary").await;
+    let (dead, opened) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicU32::new(0)));
+    let (is_dead, count) = (Arc::clone(&dead), Arc::clone(&opened));
+    let mirror = Upstream::start(move |mut peer| {
+        let is_dead = Arc::clone(&is_dead);
+        count.fetch_add(1, Ordering::SeqCst);
+        async move {
+            if is_dead.load(Ordering::SeqCst) {
+                return;
+            }
+            while peer.request().await.is_some() {
+                peer.write(respond(200, "mirror")).await;
+            }
+        }
+    })
+    .await;
+    let proxy = Proxy::start(&mirrored(primary.address, mirror.address, "")).await;
+    let ask = async || assert_eq!(Client::get(proxy.address(), "/").await.text(), "primary");
+    for failed in 1..=3 {
+        ask().await;
+        until("a copy fails", async || {
+            copies(&proxy, "error") == f64::from(failed)
+        })
+        .await;
+    }
+    let since = Instant::now();
+    for _ in 0..50 {
+        ask().await;
+    }
+    until("every copy is over", async || {
+        copies(&proxy, "error") + dropped(&proxy, "unreachable") == 53.0
+    })
+    .await;
+    let tries = since.elapsed().as_millis() / 100 + 1;
+    let made = u128::from(opened.load(Ordering::SeqCst));
+    assert!(made <= 3 + tries, "{made} connections, {tries} tries");
+    assert!(dropped(&proxy, "unreachable") >= 50.0 - tries as f64);
+    dead.store(false, Ordering::SeqCst);
+    until("a copy is answered", async || {
+        ask().await;
+        ok(&proxy) > 0.0
+    })
+    .await;
+    let before = dropped(&proxy, "unreachable");
+    let answered = ok(&proxy);
+    for _ in 0..10 {
+        ask().await;
+    }
+    until("all are answered", async || ok(&proxy) >= answered + 10.0).await;
+    assert_eq!(dropped(&proxy, "unreachable"), before);
+    proxy.stop().await;
 }
 
 #[tokio::test]
