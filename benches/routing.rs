@@ -105,6 +105,7 @@ fn route(name: String, priority: i32, entry: Match) -> Route {
         record: None,
         retry: None,
         replace: Vec::new(),
+        wake: true,
         position: Position {
             file: "bench".into(),
             line: 1,

@@ -81,6 +81,7 @@ fn time_choice(state: &ClusterState, cluster: &Cluster) -> f64 {
             key: None,
             roll: n.wrapping_mul(GOLDEN),
             tried: &[],
+            free: None,
         };
         let chosen = state.choose(&state.endpoints(), black_box(&choice));
         assert!(chosen.is_some(), "somebody can serve");

@@ -141,6 +141,10 @@ codes! {
     RetryTime = Warning "W012";
     /// Further attempts that may do a request twice.
     DoneTwice = Warning "W013";
+    /// A mirror whose copies are dropped while its cluster has no replica.
+    DroppedCopies = Warning "W014";
+    /// Requests give up before a start does.
+    GivesUp = Warning "W015";
 }
 
 impl Serialize for Code {

@@ -6,12 +6,14 @@ mod cluster;
 mod health;
 mod mirror;
 mod policy;
+mod scale;
 mod traffic;
 
 pub use self::cluster::*;
 pub use self::health::*;
 pub use self::mirror::*;
 pub use self::policy::*;
+pub use self::scale::*;
 pub use self::traffic::*;
 
 use std::net::SocketAddr;
@@ -247,6 +249,8 @@ pub struct Route {
     pub retry: Option<Retry>,
     /// Edits of the answer's body, the first of those that match at a place counts.
     pub replace: Vec<Replace>,
+    /// Its requests start replicas; false: at zero they are answered 503. Default true.
+    pub wake: bool,
     /// Where it was written.
     pub position: Position,
 }

@@ -167,6 +167,11 @@ pub fn parse(source: &SourceFile) -> (Option<Node>, Vec<Diagnostic>) {
             let finding = syntax_error(&error, &at);
             let cause = brackets::unbalanced(text).filter(|_| finding.code == Code::Syntax);
             let cause = cause.filter(|(line, ..)| *line <= finding.position.line);
+            let finding = if opens_variable(text, &finding.position) {
+                finding.help("inside brackets a value with `${` needs quotes: `\"${PORT}\"`")
+            } else {
+                finding
+            };
             let finding = cause.map_or(finding, |(line, column, message)| {
                 Diagnostic::new(
                     Code::Syntax,
@@ -177,6 +182,16 @@ pub fn parse(source: &SourceFile) -> (Option<Node>, Vec<Diagnostic>) {
             (None, vec![finding])
         }
     }
+}
+
+/// True for the brace of a `${`, which ends a plain value inside brackets.
+fn opens_variable(text: &str, position: &Position) -> bool {
+    let line = text.lines().nth((position.line as usize).saturating_sub(1));
+    let mut before = line
+        .into_iter()
+        .flat_map(str::chars)
+        .skip((position.column as usize).saturating_sub(2));
+    before.next() == Some('$') && before.next() == Some('{')
 }
 
 fn options() -> serde_saphyr::Options {

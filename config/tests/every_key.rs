@@ -10,10 +10,11 @@ use forebay_config::load::load;
 use forebay_config::pointer::Pointer;
 use forebay_config::schema::json_schema;
 use forebay_config::{
-    AccessEntry, Action, AnyOf, Balance, Bound, Compare, Config, Cutover, Discover, EncodedSlash,
-    HashKey, Health, HealthKind, LimitKey, LimitSource, ListenerProtocol, LogFormat, LogTarget,
-    MissingKey, Origin, Outlier, PathMatch, PathRewrite, RateLimit, Replace, Retry, RetryMethods,
-    RetryWhen, RouteAuth, ServerKind, Sticky, Tolerance, UpstreamProtocol,
+    AccessEntry, Action, AnyOf, Balance, Bound, Compare, Config, Cutover, Discover, Driver,
+    EncodedSlash, HashKey, Health, HealthKind, LimitKey, LimitSource, ListenerProtocol, LogFormat,
+    LogTarget, MissingKey, Origin, Outlier, PathMatch, PathRewrite, Process, Queue, RateLimit,
+    Replace, Retry, RetryMethods, RetryWhen, RouteAuth, Scale, ServerKind, Sticky, Targets,
+    Tolerance, UpstreamProtocol,
 };
 use http::{Method, StatusCode};
 use serde_json::Value;
@@ -117,7 +118,9 @@ routes:
       array_order: false
       max_body: 4MiB
   - {cluster: four, compare: {}}
+  - {cluster: seven, demand: true}
   record: {path: pairs.jsonl, url: "http://compare:81/ingest", sample: 1%, max_body: 5MiB, redact: [/prompt, ""], max_file: 6MiB, keep: 8}
+  wake: false
   retry: {attempts: 3, when: [reset, 502, 503-504, 503], methods: [GET, PUT], budget: 10%, max_body: 7MiB, per_try: 1s}
 - name: sticks
   match: {path: {exact: /sticks}}
@@ -134,6 +137,7 @@ routes:
 - {name: whole, match: {path: {exact: /w}}, rewrite: {path: /x}, cluster: one}
 - {name: ping, match: {path: {exact: /ping}}, respond: {status: 204, headers: {x-a: b}, body: ok}}
 - {name: bytes, listeners: [raw], cluster: three}
+- {name: scaled, match: {path: {exact: /n}}, wake: true, split: [{cluster: five}, {cluster: six}, {cluster: seven}, {cluster: eight}]}
 clusters:
 - name: one
   server: llama.cpp
@@ -150,6 +154,37 @@ clusters:
 - {name: two, discover: {dns: {name: two.internal, port: 80, refresh: 9s}}, balance: {hash: {cookie: fb}}, tls: {}, health: {kind: grpc, service: models.v1}}
 - {name: three, endpoints: ["h:1"], balance: {hash: {client_ip: true}}, health: {kind: tcp}, outlier: {}}
 - {name: four, endpoints: ["h:2"], health: {}}
+- name: five
+  concurrency: 9
+  queue: {max_requests: 8, max_bytes: 7MiB, saturated: 6s, empty: 50s}
+  scale:
+    min: 2
+    max: 3
+    target: {in_flight: 4.5, rate: 120/m}
+    stable_window: 30s
+    panic_window: 5s
+    panic_threshold: 1.5
+    max_down_rate: 4
+    idle: none
+    start_timeout: 40s
+    preload: false
+    process:
+      command: bin/serve --port=${PORT} --name 'a b' # a comment
+      env: {CUDA_VISIBLE_DEVICES: 1, TOKEN: "${env:TOKEN}", URL: "http://h:${PORT}"}
+      directory: run
+      stop: [end, --pid, "${PID}"]
+      stop_timeout: 3s
+- name: six
+  scale:
+    preload: true
+    process:
+      command:
+      - serve
+      - ${env:TOKEN}
+      - 8000
+      address: "[::1]:8000"
+- {name: seven, endpoints: ["h:7"], queue: {}, scale: {webhook: {url: "https://scaler/wanted?x"}}}
+- {name: eight, endpoints: ["h:8"], scale: {target: {}, observe: {}}}
 "#;
 
 fn everything() -> Config {
@@ -428,7 +463,7 @@ fn cors_and_sticky_arrive() {
 #[test]
 fn clusters_arrive() {
     let config = everything();
-    let [one, two, three, _] = &config.clusters[..] else {
+    let [one, two, three, ..] = &config.clusters[..] else {
         panic!()
     };
     assert_eq!(
@@ -478,7 +513,7 @@ fn pointers(texts: &[&str]) -> Vec<Pointer> {
 #[test]
 fn copies_arrive() {
     let config = everything();
-    let [shadow, plain] = &config.routes[0].mirrors[..] else {
+    let [shadow, plain, _] = &config.routes[0].mirrors[..] else {
         panic!()
     };
     assert_eq!((&*shadow.name, &*shadow.cluster), ("shadow", "three"));
@@ -590,7 +625,7 @@ fn further_attempts_and_edits_of_bodies_arrive() {
 #[test]
 fn checks_and_ejection_arrive() {
     let config = everything();
-    let [one, two, three, four] = &config.clusters[..] else {
+    let [one, two, three, four, ..] = &config.clusters[..] else {
         panic!()
     };
     let health = one.health.as_ref().unwrap();
@@ -634,6 +669,92 @@ fn checks_and_ejection_arrive() {
         healthy: 1.try_into().unwrap(),
     };
     assert_eq!(four.health, Some(plain));
+}
+
+#[test]
+fn rooms_and_replicas_arrive() {
+    let config = everything();
+    let wakes = [0, 1, 8].map(|index: usize| config.routes[index].wake);
+    assert_eq!(wakes, [false, true, true]);
+    let [one, _, _, _, five, six, seven, eight] = &config.clusters[..] else {
+        panic!()
+    };
+    assert_eq!(
+        (one.concurrency, &one.queue, &one.scale),
+        (None, &None, &None)
+    );
+    assert_eq!(five.concurrency.map(u32::from), Some(9));
+    let queue = Queue {
+        max_requests: 8,
+        max_bytes: 7 << 20,
+        saturated: seconds(6),
+        empty: seconds(50),
+    };
+    assert_eq!((&five.queue, &six.queue), (&Some(queue), &None));
+    assert_eq!(seven.queue, Some(Queue::default()));
+    let words =
+        |words: &[&str]| -> Vec<String> { words.iter().map(|&word| word.to_owned()).collect() };
+    let env = [
+        ("CUDA_VISIBLE_DEVICES", "1"),
+        ("TOKEN", "t0ken"),
+        ("URL", "http://h:${PORT}"),
+    ];
+    let env = env.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let process = Process {
+        command: words(&["bin/serve", "--port=${PORT}", "--name", "a b"]),
+        env: env.into(),
+        directory: "conf/run".into(),
+        stop: Some(words(&["end", "--pid", "${PID}"])),
+        stop_timeout: seconds(3),
+        address: None,
+    };
+    let [scaled, plain, told, observed] =
+        [five, six, seven, eight].map(|cluster| cluster.scale.as_ref().unwrap());
+    let rate = scaled.target.rate.unwrap();
+    assert_eq!(rate.per_second(), 2.0);
+    let whole = Scale {
+        min: 2,
+        max: 3,
+        target: Targets {
+            in_flight: Some(4.5),
+            rate: Some(rate),
+        },
+        stable_window: seconds(30),
+        panic_window: seconds(5),
+        panic_threshold: 1.5,
+        max_down_rate: 4.0,
+        idle: None,
+        start_timeout: seconds(40),
+        preload: false,
+        driver: Driver::Process(process),
+        position: scaled.position.clone(),
+    };
+    assert_eq!(*scaled, whole);
+    let process = Process {
+        command: words(&["serve", "t0ken", "8000"]),
+        env: [].into(),
+        directory: "conf".into(),
+        stop: None,
+        stop_timeout: seconds(10),
+        address: Some("[::1]:8000".parse().unwrap()),
+    };
+    let whole = Scale {
+        min: 0,
+        max: 1,
+        target: Targets::default(),
+        stable_window: seconds(60),
+        panic_window: seconds(6),
+        panic_threshold: 2.0,
+        max_down_rate: 2.0,
+        idle: Some(seconds(300)),
+        start_timeout: seconds(600),
+        preload: true,
+        driver: Driver::Process(process),
+        position: plain.position.clone(),
+    };
+    assert_eq!(*plain, whole);
+    assert!(matches!(&told.driver, Driver::Webhook { url } if *url == "https://scaler/wanted?x"));
+    assert_eq!(observed.driver, Driver::Observe);
 }
 
 #[test]

@@ -81,15 +81,10 @@ fn what_is_not_built_is_not_unknown() {
         ],
     );
     answers(
-        &format!("routes: [{{name: r, cluster: c, wake: false}}]{REST}"),
+        "routes: [{name: r, cluster: c}]\nclusters: [{name: c, endpoints: ['a:1'], models: [m], scale: {observe: {}, pin: true}}]",
         &[
-            "1:32 E011 routes[0] (r): `wake` is not built yet: this version of forebay does not have the feature",
-        ],
-    );
-    answers(
-        "routes: [{name: r, cluster: c}]\nclusters: [{name: c, endpoints: ['a:1'], scale: {}}]",
-        &[
-            "2:42 E011 clusters[0] (c): `scale` is not built yet: this version of forebay does not have the feature",
+            "2:42 E011 clusters[0] (c): `models` is not built yet: this version of forebay does not have the feature",
+            "2:76 E011 clusters[0] (c).scale: `pin` is not built yet: this version of forebay does not have the feature",
         ],
     );
 }

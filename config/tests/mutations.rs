@@ -21,6 +21,7 @@ const FREE: &[&str] = &[
     "labels",
     "subset",
     "overrides",
+    "env",
 ];
 /// Keys whose value can be any text.
 const ANY_TEXT: &[&str] = &[
@@ -37,6 +38,9 @@ const ANY_TEXT: &[&str] = &[
     "ignore",
     "redact",
     "json",
+    "command",
+    "stop",
+    "directory",
 ];
 
 /// One place of a file that can be broken.

@@ -39,6 +39,7 @@ fn route(entry: Match) -> Arc<Route> {
         record: None,
         retry: None,
         replace: Vec::new(),
+        wake: true,
         position: Position {
             file: "test".into(),
             line: 1,

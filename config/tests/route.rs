@@ -133,6 +133,7 @@ fn route(matches: Vec<Match>, priority: i32) -> Route {
         record: None,
         retry: None,
         replace: Vec::new(),
+        wake: true,
         position: Position {
             file: "test".into(),
             line: 1,

@@ -10,7 +10,9 @@ mod endpoints;
 mod guard;
 mod health;
 mod limits;
+mod logs;
 mod page;
+mod scale;
 mod serve;
 mod stall;
 #[cfg(test)]
@@ -45,10 +47,14 @@ const LARGE_ANSWERS: usize = 8;
 const WAITING: usize = 64;
 /// Reloads that run or wait for their turn.
 const RELOADS: usize = 8;
+/// Those who follow what processes print, at once.
+const FOLLOWERS: usize = 16;
 
 const WEIGHTS: &str = "/api/routes/{route}/weights";
 const DRAIN: &str = "/api/clusters/{cluster}/endpoints/{endpoint}/drain";
 const UNDRAIN: &str = "/api/clusters/{cluster}/endpoints/{endpoint}/undrain";
+const SCALE: &str = "/api/clusters/{cluster}/scale";
+const LOGS: &str = "/api/logs/{cluster}";
 
 /// What the handlers work with.
 struct Desk {
@@ -59,6 +65,7 @@ struct Desk {
     turns: Turns,
     waiting: Arc<Semaphore>,
     reloads: Arc<Semaphore>,
+    followers: Arc<Semaphore>,
 }
 
 impl Desk {
@@ -76,6 +83,7 @@ impl Desk {
             turns: Turns::new(LARGE_ANSWERS),
             waiting: Arc::new(Semaphore::new(WAITING)),
             reloads: Arc::new(Semaphore::new(RELOADS)),
+            followers: Arc::new(Semaphore::new(FOLLOWERS)),
             control,
         })
     }
@@ -116,11 +124,13 @@ fn routes() -> Vec<(&'static str, Method, Handler)> {
         ("/api/clusters", Method::GET, get(view::clusters)),
         ("/api/limits", Method::GET, get(limits::limits)),
         ("/api/mirrors", Method::GET, get(view::mirrors)),
+        (LOGS, Method::GET, get(logs::logs)),
         ("/api/openapi.json", Method::GET, get(openapi)),
         ("/api/reload", Method::POST, command(post(command::reload))),
         ("/api/drain", Method::POST, command(post(command::drain))),
         (DRAIN, Method::POST, command(post(endpoints::drain))),
         (UNDRAIN, Method::POST, command(post(endpoints::undrain))),
+        (SCALE, Method::POST, command(post(scale::scale))),
         (WEIGHTS, Method::POST, command(post(weights::set))),
         (WEIGHTS, Method::DELETE, command(delete(weights::clear))),
     ]);

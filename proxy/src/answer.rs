@@ -3,7 +3,9 @@
 use bytes::Bytes;
 use forebay_config::rewrite::{RequestOrigin, location};
 use forebay_config::{Action, Route, ServerKind};
-use http::header::{ACCEPT, ALLOW, CONTENT_LENGTH, CONTENT_TYPE, LOCATION, RETRY_AFTER};
+use http::header::{
+    ACCEPT, ALLOW, CONTENT_LENGTH, CONTENT_TYPE, LOCATION, RETRY_AFTER, USER_AGENT,
+};
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 
 use crate::canonical::Target;
@@ -11,6 +13,8 @@ use crate::connection::Connection;
 use crate::error::Reason;
 use crate::headers::{Survey, X_FOREBAY_REASON};
 use crate::outgoing::is_grpc;
+use crate::server_kind;
+use crate::snapshot::ClusterView;
 
 /// Why a request is refused, and what goes with it.
 #[derive(Debug)]
@@ -161,6 +165,33 @@ fn body(reason: Reason, shape: Shape) -> Bytes {
         ),
     };
     Bytes::from(text)
+}
+
+/// True when a request for a cluster with `scale` asks only whether its servers are there: it is no demand.
+///
+/// * `path`: canonical
+pub fn is_probe(cluster: &ClusterView, path: &str, request: &Request<()>) -> bool {
+    if cluster.config.scale.is_none() || !matches!(*request.method(), Method::GET | Method::HEAD) {
+        return false;
+    }
+    let agent = request.headers().get(USER_AGENT);
+    let agent = agent.and_then(|agent| agent.to_str().ok());
+    server_kind::is_probe(cluster.config.server, path, agent)
+}
+
+/// The answer to a probe of a cluster at zero: nothing is there, and that is as it should be. `None`: something is, or
+/// should be.
+pub fn for_a_sleeper(cluster: &ClusterView) -> Option<Response<Bytes>> {
+    let scale = cluster.config.scale.as_ref()?;
+    let state = &cluster.state;
+    let sleeps = state.endpoints().endpoints.is_empty() && !state.outlook().start_failed;
+    if scale.min > 0 || !sleeps {
+        return None;
+    }
+    let mut response = Response::new(Bytes::new());
+    let reason = HeaderValue::from_static(Reason::Asleep.label());
+    response.headers_mut().insert(&X_FOREBAY_REASON, reason);
+    Some(response)
 }
 
 /// The answer to `OPTIONS *`.

@@ -68,6 +68,11 @@ impl Budget {
             .is_ok()
     }
 
+    /// Takes `bytes` that are there already.
+    pub fn force(&self, bytes: u64) {
+        self.held.fetch_add(bytes, Ordering::Relaxed);
+    }
+
     /// Gives `bytes` back.
     pub fn give_back(&self, bytes: u64) {
         self.held.fetch_sub(bytes, Ordering::Relaxed);

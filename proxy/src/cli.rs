@@ -16,6 +16,7 @@ pub mod routes;
 pub mod run;
 pub mod schema;
 pub mod status;
+pub mod supervise;
 mod table;
 pub mod validate;
 pub mod version;

@@ -21,9 +21,11 @@ use tokio::sync::{oneshot, watch};
 
 use crate::access_log::AccessLog;
 use crate::discovery::Discovery;
+use crate::error::Reason;
 use crate::health::Checker;
 use crate::load::{self, LoadError};
 use crate::metrics::Metrics;
+use crate::scaling::Scaling;
 use crate::snapshot::{Build, Registry, Snapshot};
 use crate::sockets::Sockets;
 use crate::tls;
@@ -38,6 +40,8 @@ pub use weights::{Override, Pending};
 
 /// After GOAWAY, how long idle HTTP/1.1 connections are still served.
 pub const IDLE_GRACE: Duration = Duration::from_secs(1);
+/// What those who still wait when a drain ends may take to hear of it.
+const LAST_WORDS: Duration = Duration::from_millis(250);
 /// How often the stop looks whether requests that no close announces have ended.
 const LOOK: Duration = Duration::from_millis(250);
 
@@ -83,6 +87,7 @@ struct Workshop {
     sockets: Sockets,
     discovery: Discovery,
     checker: Checker,
+    scaling: Arc<Scaling>,
     first: Arc<Config>,
     shares: Shares,
 }
@@ -102,6 +107,8 @@ pub struct Control {
     /// Where the probes really listen.
     pub probes: Option<std::net::SocketAddr>,
     watched: watch::Sender<BTreeSet<PathBuf>>,
+    /// What brings endpoints up and down.
+    pub scaling: Arc<Scaling>,
     agenda: watch::Sender<Agenda>,
 }
 
@@ -114,6 +121,7 @@ pub struct Parts {
     pub sockets: Sockets,
     pub discovery: Discovery,
     pub checker: Checker,
+    pub scaling: Arc<Scaling>,
     pub snapshot: Arc<Snapshot>,
     pub sources: Vec<SourceFile>,
     pub warnings: Vec<Diagnostic>,
@@ -143,6 +151,7 @@ impl Control {
                 sockets: parts.sockets,
                 discovery: parts.discovery,
                 checker: parts.checker,
+                scaling: Arc::clone(&parts.scaling),
                 first,
                 shares: Shares::new(notes),
             }),
@@ -156,6 +165,7 @@ impl Control {
             admin: parts.admin,
             probes: parts.probes,
             watched,
+            scaling: parts.scaling,
             agenda,
         });
         overlay::keep(&control, ahead);
@@ -296,6 +306,7 @@ impl Control {
         let bound = workshop.sockets.bind(&snapshot, &self.shared)?;
         workshop.discovery.follow(&snapshot).await;
         workshop.checker.follow(snapshot.clusters.values());
+        workshop.scaling.follow(&snapshot);
         self.publish(&snapshot).await;
         snapshot.show_certificates();
         workshop.sockets.switch(bound, &self.shared);
@@ -382,7 +393,13 @@ impl Control {
         let grace = IDLE_GRACE.min(timeout);
         if tokio::time::timeout(grace, self.idle()).await.is_err() {
             self.enter(Stage::Idle);
-            let _ = tokio::time::timeout_at(end, self.idle()).await;
+            if tokio::time::timeout_at(end, self.idle()).await.is_err() {
+                // Whoever waits has begun nothing that could be cut: it is told, and gets a moment to hear it.
+                for cluster in self.snapshot.load().clusters.values() {
+                    cluster.state.room().fail_all(Reason::Draining);
+                }
+                let _ = tokio::time::timeout(LAST_WORDS.min(timeout), self.idle()).await;
+            }
         }
         self.enter(Stage::Ended);
     }

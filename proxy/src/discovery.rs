@@ -95,7 +95,9 @@ impl Discovery {
         let mut tasks = Vec::new();
         for (cluster, parts) in clusters {
             let balance = cluster.config.balance.clone();
-            apply(&cluster.state, &parts, &balance);
+            if !Snapshot::is_driven(cluster) {
+                apply(&cluster.state, &parts, &balance);
+            }
             let named: Vec<_> = parts.iter().filter_map(Part::name).collect();
             if !named.is_empty() {
                 let state = Arc::clone(&cluster.state);

@@ -49,12 +49,17 @@ reasons! {
     HeadersTooLarge "headers_too_large" 431 "the request has too many or too large header fields",
     RateLimited "rate_limited" 429 "this client has used up its share for now",
     ConcurrencyLimited "concurrency_limited" 429 "too many requests of this client are in progress",
+    QueueFull "queue_full" 429 "every replica is busy and as many requests wait as may",
+    QueueTimeout "queue_timeout" 429 "every replica was busy for too long",
     Internal "internal" 500 "a fault inside the proxy; this request alone is affected",
     NotImplemented "not_implemented" 501 "the method or the transfer coding is not implemented",
     ConnectFailed "connect_failed" 502 "no connection to the upstream could be made",
     UpstreamReset "upstream_reset" 502 "the upstream closed the connection before it answered",
     UpstreamProtocol "upstream_protocol" 502 "the upstream's answer is not valid HTTP",
     NoEndpoint "no_endpoint" 503 "the cluster has no usable endpoint",
+    Asleep "asleep" 503 "no replica runs, and requests of this route start none",
+    StartFailed "start_failed" 503 "the model server could not be started",
+    StartTimeout "start_timeout" 503 "no replica was ready in time",
     BreakerOpen "breaker_open" 503 "the cluster is at its limit of connections or requests",
     Overloaded "overloaded" 503 "the proxy is at its memory limit",
     Draining "draining" 503 "the proxy is stopping",
@@ -94,8 +99,12 @@ impl Reason {
             | Self::BreakerOpen
             | Self::Overloaded
             | Self::RateLimited
+            | Self::QueueFull
+            | Self::QueueTimeout
             | Self::ConcurrencyLimited => Some(Duration::from_secs(1)),
-            Self::Draining => Some(Duration::from_secs(5)),
+            Self::Draining | Self::Asleep | Self::StartFailed | Self::StartTimeout => {
+                Some(Duration::from_secs(5))
+            }
             _ => None,
         }
     }
@@ -112,6 +121,8 @@ impl Reason {
             | Self::UriTooLong
             | Self::HeadersTooLarge
             | Self::RateLimited
+            | Self::QueueFull
+            | Self::QueueTimeout
             | Self::ConcurrencyLimited => 8,
             Self::RequestTimeout
             | Self::ConnectTimeout
@@ -123,6 +134,9 @@ impl Reason {
             | Self::ConnectFailed
             | Self::UpstreamReset
             | Self::NoEndpoint
+            | Self::Asleep
+            | Self::StartFailed
+            | Self::StartTimeout
             | Self::BreakerOpen
             | Self::Overloaded
             | Self::Draining => 14,

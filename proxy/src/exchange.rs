@@ -124,6 +124,8 @@ pub struct Exchange {
     reason: Option<Reason>,
     /// When the request left us for an endpoint.
     left: Option<Instant>,
+    /// How long it waited for its endpoint; `None`: it did not.
+    pub waited: Option<std::time::Duration>,
     /// What its copies and those who write it down are told; `None`: there are none.
     pub watch: Option<Rc<Observation>>,
     done: bool,
@@ -143,6 +145,7 @@ impl Exchange {
             reason: None,
             left: None,
             watch: None,
+            waited: None,
             done: false,
         }
     }
@@ -290,7 +293,7 @@ impl Exchange {
                     .map(|sent| sent.duration_since(self.flow.start)),
                 first_byte,
                 overhead,
-                queue: None,
+                queue: self.waited,
                 route: &entry.route,
                 cluster: &entry.cluster,
                 endpoint: entry.endpoint.as_deref(),

@@ -103,6 +103,17 @@ impl Flow {
         self.sent.set(whole.then_some(now));
     }
 
+    /// The attempt came to nothing and the next one may be far away: its clocks stop.
+    pub fn recall(&self) {
+        self.dispatched.set(false);
+        self.sent.set(None);
+    }
+
+    /// Nobody is ready to read what the client sends.
+    pub fn expect_nothing(&self) {
+        self.client_due.set(None);
+    }
+
     /// The last request byte was handed upstream.
     pub fn request_sent(&self) {
         let now = Instant::now();

@@ -106,6 +106,7 @@ async fn answer(
         std::future::poll_fn(|cx| isolated(life.as_mut(), cx)).await
     };
     let last = matches!(&outcome, Some(Err(refusal)) if refusal.reason.ends_connection());
+    dressing.waited = exchange.waited;
     let mut response = match outcome {
         Some(Ok(outcome)) => finish(&connection, exchange, head_only, outcome),
         Some(Err(refusal)) => refuse(exchange, head_only, &manners, &refusal)?,
@@ -264,6 +265,11 @@ async fn forward<'s>(
         return Ok(Outcome::Own(answer::by_route(config, connection, &target)?));
     };
     let member = screen::member(route, split, request, &fields, connection, view, dressing);
+    let probe = answer::is_probe(&member.cluster, &target.path, request);
+    if probe && let Some(answer) = answer::for_a_sleeper(&member.cluster) {
+        exchange.belong(snapshot.traffic(member.cell));
+        return Ok(Outcome::Own(answer));
+    }
     exchange.admit(snapshot.traffic(member.cell));
     exchange.server = Some(member.cluster.config.server);
     if let Some(log) = &mut exchange.log {
@@ -297,8 +303,11 @@ async fn forward<'s>(
         upgrade: plan.upgrade.is_some(),
         allowance,
         copies,
+        wake: config.wake,
+        demand: !probe,
     };
-    let arrived = sent.run(request, &flow, exchange).await?;
+    let mut arrived = sent.run(request, &flow, exchange).await?;
+    arrived.lease.head_came();
     flow.head_came();
     if let Some(watch) = &exchange.watch {
         watch.head(arrived.response.status(), arrived.response.headers());

@@ -8,6 +8,7 @@ mod grpc;
 mod http;
 #[cfg(test)]
 mod tests;
+mod waking;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -23,6 +24,8 @@ use tokio::time::Instant;
 use crate::cluster::{ClusterState, Endpoint};
 use crate::snapshot::ClusterView;
 use crate::upstream::Connector;
+
+pub use waking::Waking;
 
 /// Value of `user-agent`.
 const USER_AGENT: &str = concat!("forebay-health/", env!("CARGO_PKG_VERSION"));
@@ -227,6 +230,13 @@ async fn wait_until(
 fn jittered(interval: Duration) -> Duration {
     let interval = interval.clamp(SHORTEST, LONGEST);
     interval.mul_f64(0.9 + 0.2 * fastrand::f64())
+}
+
+/// Whether a server that starts at `address` is ready, as its cluster's checks or its kind say.
+pub async fn is_ready(subject: &Subject, address: SocketAddr) -> bool {
+    let health = crate::server_kind::readiness(&subject.config);
+    let endpoint = Endpoint::unlisted(address);
+    check(subject, &health, &endpoint).await.is_ok()
 }
 
 /// Why a check did not pass.

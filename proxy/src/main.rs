@@ -31,9 +31,9 @@ struct Flags {
 enum Command {
     /// Serve a configuration.
     Run(cli::run::RunArgs),
-    /// Proxy to one address without a file.
+    /// Proxy to one address, or to a command started on demand, without a file.
     Proxy(cli::proxy::ProxyArgs),
-    /// Serve two versions of a bundled small model, with a split between them.
+    /// Serve two versions of a bundled small model, started from zero, with a split between them.
     Demo(cli::demo::DemoArgs),
     /// Check a configuration and print every problem at once.
     Validate(cli::validate::ValidateArgs),
@@ -49,6 +49,9 @@ enum Command {
     Schema(cli::schema::SchemaArgs),
     /// Print a completion script for a shell.
     Completion(cli::completion::CompletionArgs),
+    /// Watch one model server; the proxy starts it.
+    #[command(hide = true)]
+    Supervise(cli::supervise::SuperviseArgs),
     /// Print the version.
     Version(cli::version::VersionArgs),
 }
@@ -78,6 +81,7 @@ fn main() -> ExitCode {
             args,
             <Flags as clap::CommandFactory>::command(),
         )),
+        Command::Supervise(args) => cli::supervise::run(args),
         Command::Version(args) => block_on(cli::version::run(args)),
     }
 }

@@ -261,9 +261,16 @@ mod tests {
                 (&family::MIRROR_HELD, &["r", "m"]),
                 (&family::COMPARE, &["r", "m", "equal"]),
                 (&family::RECORD, &["r", "written"]),
+                (&family::WAITING, &["c"]),
+                (&family::WAITING_BYTES, &["c"]),
+                (&family::DEMAND, &["c", "in_flight"]),
+                (&family::DESIRED_REPLICAS, &["c"]),
+                (&family::REPLICAS, &["c", "ready"]),
             ] {
                 samples.add(family, labels, 1.0);
             }
+            let waits = Histogram::new(family::DURATION_BOUNDS);
+            samples.add_distribution(&family::QUEUE_WAIT, &["c"], &Distribution::of([&waits]));
         }));
         metrics
     }

@@ -8,6 +8,7 @@ use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
+use crate::admission::Admitted;
 use crate::answer::Refusal;
 use crate::cluster::{Choice, Chosen, Endpoint, InFlight, Probe, Verdict};
 use crate::connection::Connection;
@@ -16,10 +17,13 @@ use crate::exchange::Exchange;
 use crate::flow::Flow;
 use crate::mirror::{self, Sampled};
 use crate::retry::{self, Allowance, Failure, Retrying};
+use crate::room::Slot;
 use crate::snapshot::MemberView;
 use crate::upload::{Replay, RequestBody};
 use crate::upstream::{ConnectError, Lease};
 
+/// Attempts after which a request that no endpoint takes does not return to the room: they listen, but not for us.
+const MOST_RETURNS: u32 = 50;
 /// Of an answer that is not passed on, read so that its connection can serve again.
 const DISCARD: u64 = 64 << 10;
 
@@ -39,6 +43,10 @@ pub struct Sending<'a> {
     pub allowance: Allowance<'a>,
     /// The copies it gets once it has an endpoint.
     pub copies: Option<Sampled<'a>>,
+    /// The request may start replicas.
+    pub wake: bool,
+    /// The request counts as demand; a probe of the servers does not, and takes no slot.
+    pub demand: bool,
 }
 
 /// Resolves to the endpoint's socket after a 101.
@@ -61,6 +69,8 @@ struct Missed {
     unsent: Option<Box<Request<RequestBody>>>,
     /// An answer that is passed on when no further attempt is made.
     arrived: Option<Box<Arrived>>,
+    /// It failed because of us, such as for want of sockets.
+    ours: bool,
 }
 
 impl Missed {
@@ -69,7 +79,20 @@ impl Missed {
             failure,
             unsent,
             arrived: None,
+            ours: false,
         }
+    }
+}
+
+impl Missed {
+    /// The request, when it can wait for another endpoint as if it had not been sent.
+    fn returns_to_room(&mut self) -> Option<Box<Request<RequestBody>>> {
+        let harmless = match self.failure {
+            Failure::Stale => true,
+            Failure::Unsent(_) => !self.ours,
+            _ => false,
+        };
+        self.unsent.take_if(|_| harmless)
     }
 }
 
@@ -89,7 +112,7 @@ impl From<Reason> for Lost {
 
 /// The next attempt.
 struct Next {
-    chosen: Chosen,
+    admitted: Admitted,
     request: Box<Request<RequestBody>>,
     place: Retrying,
 }
@@ -141,7 +164,17 @@ impl Sending<'_> {
         let mut tried: Vec<u64> = Vec::new();
         let mut retrying = None;
         let mut made = 0;
-        let mut chosen = self.choose_untried(&tried).ok_or(Reason::NoEndpoint)?;
+        let state = &self.member.cluster.state;
+        let has_room = self.has_room();
+        let Admitted {
+            mut chosen,
+            mut slot,
+        } = if has_room {
+            self.admit(&mut request, None, &tried, flow, exchange)
+                .await?
+        } else {
+            self.choose_untried(&tried).ok_or(Reason::NoEndpoint)?
+        };
         if self.is_full(0) {
             return Err(Reason::BreakerOpen.into());
         }
@@ -152,18 +185,40 @@ impl Sending<'_> {
                 let worker = &self.connection.worker;
                 exchange.watch = Some(mirror::begin(copies, worker, self.member, &request));
             }
-            let spare = if self.allowance.spares(self.http2, made) {
+            let mut spare = if self.allowance.spares(self.http2, made) {
                 Spare::of(&request)
             } else {
                 None
             };
-            let id = chosen.endpoint.id;
-            let mut missed = match self.attempt(chosen, request, flow, exchange).await {
+            let endpoint = Arc::clone(&chosen.endpoint);
+            let id = endpoint.id;
+            let ticket = slot.as_ref().map(Slot::ticket);
+            let tried_here = self.attempt(chosen, slot, request, flow, exchange);
+            let mut missed = match tried_here.await {
                 Ok(arrived) => return Ok(settle(arrived)),
                 Err(Lost::Failed(reason)) => return Err(reason.into()),
                 Err(Lost::Missed(missed)) => missed,
             };
             drop(retrying.take());
+            let ticket = ticket.filter(|_| state.has_room());
+            let ticket = ticket.filter(|_| made < MOST_RETURNS);
+            let unsent = match missed.failure {
+                _ if ticket.is_none() => None,
+                Failure::Refused if self.allowance.again(missed.failure, made) => {
+                    spare.take().and_then(Spare::request)
+                }
+                _ => missed.returns_to_room(),
+            };
+            if let (Some(ticket), Some(unsent)) = (ticket, unsent) {
+                match missed.failure {
+                    Failure::Unsent(_) => state.mark_down(&endpoint),
+                    failure => exchange.retry(failure.label()),
+                }
+                request = unsent;
+                let again = self.admit(&mut request, Some(ticket), &[], flow, exchange);
+                Admitted { chosen, slot } = again.await?;
+                continue;
+            }
             if !matches!(missed.failure, Failure::Stale | Failure::Refused) {
                 tried.push(id);
             }
@@ -175,7 +230,7 @@ impl Sending<'_> {
                         discard(*arrived, flow);
                     }
                     flow.dispatch(Instant::now(), false); // no clock runs on from the last attempt
-                    chosen = next.chosen;
+                    (chosen, slot) = (next.admitted.chosen, next.admitted.slot);
                     request = next.request;
                     retrying = Some(next.place);
                 }
@@ -202,17 +257,22 @@ impl Sending<'_> {
         let place = self
             .allowance
             .retrying(missed.failure, state.retries(), state.requests())?;
-        let chosen = self.choose(tried, made).await?;
+        let admitted = self.choose(tried, made).await?;
         if self.is_full(u32::from(missed.arrived.is_some())) {
             return None;
         }
         let unsent = missed.unsent.take();
         let request = unsent.or_else(|| spare?.request())?;
         Some(Next {
-            chosen,
+            admitted,
             request,
             place,
         })
+    }
+
+    /// True when the request needs a slot.
+    fn has_room(&self) -> bool {
+        self.demand && self.member.cluster.config.has_room()
     }
 
     /// True when the cluster has as many requests in flight as it may have, without `own` ones of this request.
@@ -226,6 +286,7 @@ impl Sending<'_> {
     async fn attempt(
         &self,
         chosen: Chosen,
+        slot: Option<Slot<Arc<Endpoint>>>,
         request: Box<Request<RequestBody>>,
         flow: &Flow,
         exchange: &mut Exchange,
@@ -234,7 +295,7 @@ impl Sending<'_> {
         let cluster = &self.member.cluster;
         let connector = &cluster.connector;
         let wary = !request.method().is_idempotent();
-        let in_flight = InFlight::begin(Arc::clone(&endpoint));
+        let in_flight = InFlight::begin(Arc::clone(&endpoint), slot);
         let now = exchange.leave();
         let pools = &self.connection.worker.pools;
         let pool = pools.of(&endpoint, connector, &cluster.config.keepalive);
@@ -253,12 +314,13 @@ impl Sending<'_> {
             failed => {
                 let error = failed.and_then(Result::err);
                 tracing::debug!(endpoint = %endpoint.label, ?error, "no connection");
-                if !error.as_ref().is_some_and(ConnectError::is_ours) {
+                let ours = error.as_ref().is_some_and(ConnectError::is_ours);
+                if !ours {
                     self.observe(&endpoint, probe, Verdict::Failed);
                 }
                 let reason = error.map_or(Reason::ConnectTimeout, |error| error.reason());
                 let missed = Missed::new(Failure::Unsent(reason), Some(request));
-                return Err(Lost::Missed(missed));
+                return Err(Lost::Missed(Missed { ours, ..missed }));
             }
         };
         let mut lease = Lease::new(connection, pool, in_flight);
@@ -289,6 +351,7 @@ impl Sending<'_> {
                     failure: Failure::Status(status),
                     unsent: None,
                     arrived: Some(arrived),
+                    ours: false,
                 }));
             }
             Ok(Some(Err(failed))) => lease.explain(failed),
@@ -367,7 +430,7 @@ impl Sending<'_> {
 
     /// The next endpoint. When each has failed the request already and its route allows it, one of them gets it again
     /// after a pause.
-    async fn choose(&self, tried: &mut Vec<u64>, made: u32) -> Option<Chosen> {
+    async fn choose(&self, tried: &mut Vec<u64>, made: u32) -> Option<Admitted> {
         if let Some(chosen) = self.choose_untried(tried) {
             return Some(chosen);
         }
@@ -379,7 +442,7 @@ impl Sending<'_> {
         self.choose_untried(tried)
     }
 
-    fn choose_untried(&self, tried: &[u64]) -> Option<Chosen> {
+    fn choose_untried(&self, tried: &[u64]) -> Option<Admitted> {
         let cluster = &self.member.cluster;
         let set = cluster.state.endpoints();
         let roll = if set.endpoints.len() > 1 {
@@ -392,8 +455,14 @@ impl Sending<'_> {
             key: self.key,
             roll,
             tried,
+            free: None,
         };
-        cluster.state.choose(&set, &choice)
+        if self.has_room() {
+            let (slot, probe) = cluster.state.take_slot(&choice)?;
+            return Some(Admitted::with_slot(slot, probe));
+        }
+        let chosen = cluster.state.choose(&set, &choice)?;
+        Some(Admitted { chosen, slot: None })
     }
 }
 

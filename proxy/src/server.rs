@@ -16,6 +16,7 @@ use crate::discovery::Discovery;
 use crate::dns::Resolver;
 use crate::health::Checker;
 use crate::metrics::{EndpointSample, Metrics};
+use crate::scaling::Scaling;
 use crate::snapshot::{Build, Registry, Snapshot};
 use crate::sockets::{self, Sockets};
 use crate::tls::{ALPN_HTTP1, ServerTlsState};
@@ -117,6 +118,8 @@ impl Server {
         discovery.follow(&snapshot).await;
         let checker = Checker::new();
         checker.follow(snapshot.clusters.values());
+        let scaling = Arc::new(Scaling::new());
+        scaling.follow(&snapshot);
         let workers = start_workers(&shared, &snapshot, inboxes)?;
         sockets.switch(bound, &shared);
         let warnings = loaded.warnings.clone();
@@ -127,6 +130,7 @@ impl Server {
             sockets,
             discovery,
             checker,
+            scaling,
             snapshot,
             sources,
             warnings: loaded.warnings,
@@ -160,6 +164,7 @@ impl Server {
     /// Returns when a drain has ended and every thread with it.
     pub async fn ended(self) {
         self.control.drained().await;
+        self.control.scaling.shutdown().await;
         for mailbox in &self.control.shared().mailboxes {
             let _ = mailbox.send(Order::Stop);
         }
@@ -298,6 +303,12 @@ fn publish_policy(control: &Arc<Control>) {
             let snapshot = control.snapshot();
             snapshot.ledger.collect(samples);
             snapshot.mirrors.collect(samples);
+            for (name, cluster) in &snapshot.clusters {
+                if cluster.config.has_room() {
+                    cluster.state.collect_room(name, samples);
+                }
+            }
+            control.scaling.collect(samples);
         }
     }));
 }

@@ -70,6 +70,7 @@ async fn connect(
             key: Some(key.as_bytes()),
             roll: worker.roll(),
             tried: &tried,
+            free: None,
         };
         let Some(Chosen { endpoint, probe }) = cluster.state.choose(&set, &choice) else {
             break;
@@ -82,7 +83,7 @@ async fn connect(
         if let Some(failed) = last {
             cells.retried(Reason::label(failed));
         }
-        let in_flight = InFlight::begin(Arc::clone(&endpoint));
+        let in_flight = InFlight::begin(Arc::clone(&endpoint), None);
         let connected = cluster.connector.stream(&endpoint, false).await;
         let verdict = match &connected {
             Ok(_) => Verdict::Good,

@@ -5,6 +5,7 @@ mod api_keys;
 mod basics;
 mod blue_green;
 mod canary;
+mod concurrency;
 mod cors;
 mod ingress;
 mod limits;

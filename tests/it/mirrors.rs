@@ -5,6 +5,7 @@ mod copies;
 mod hostile;
 mod http2;
 mod record;
+mod rooms;
 mod sampling;
 mod uploads;
 

@@ -173,6 +173,7 @@ fn route(priority: i32, entry: Match) -> Route {
         record: None,
         retry: None,
         replace: Vec::new(),
+        wake: true,
         position: Position {
             file: "fuzz".into(),
             line: 1,

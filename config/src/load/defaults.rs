@@ -22,11 +22,12 @@ const EXCLUSIVE: &[&[&str]] = &[
     &["regex", "present", "not", "in"],
     &["certificate", "key", "certificates"],
     &["header", "cookie", "client_ip", "json"],
+    &["process", "webhook", "observe"],
 ];
 
 /// Maps whose keys are names that users choose.
 const FREE: &[&str] = &[
-    "headers", "query", "cookies", "set", "add", "labels", "subset",
+    "headers", "query", "cookies", "set", "add", "labels", "subset", "env",
 ];
 
 /// Takes `defaults` out of the tree.

@@ -1,12 +1,13 @@
 //! Clusters: who can serve, how they are found, chosen and spoken to.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use http::HeaderName;
 
-use super::{Health, Outlier, Position};
+use super::{Health, Outlier, Position, Queue, Scale};
 
 /// One entry of `clusters:`.
 #[derive(Clone, Debug, PartialEq)]
@@ -37,8 +38,21 @@ pub struct Cluster {
     pub health: Option<Health>,
     /// Ejection of endpoints whose answers fail; `None`: never.
     pub outlier: Option<Outlier>,
+    /// Requests in flight per endpoint, exact within this proxy; `None`: no bound.
+    pub concurrency: Option<NonZeroU32>,
+    /// Bounds of the waiting room; `None`: not written.
+    pub queue: Option<Queue>,
+    /// Who starts and stops replicas; `None`: nobody here.
+    pub scale: Option<Scale>,
     /// Where it was written.
     pub position: Position,
+}
+
+impl Cluster {
+    /// True when requests wait for an endpoint instead of being refused at once.
+    pub fn has_room(&self) -> bool {
+        self.concurrency.is_some() || self.queue.is_some() || self.scale.is_some()
+    }
 }
 
 /// What model server a cluster's endpoints are.

@@ -42,6 +42,7 @@ fn route(priority: i32, matches: Vec<Match>) -> Arc<Route> {
         record: None,
         retry: None,
         replace: Vec::new(),
+        wake: true,
         position: Position {
             file: "test".into(),
             line: 1,

@@ -2,10 +2,12 @@
 
 mod cluster;
 mod policy;
+mod scale;
 mod traffic;
 
 pub use self::cluster::*;
 pub use self::policy::*;
+pub use self::scale::*;
 pub use self::traffic::*;
 
 use http::Method;
@@ -232,8 +234,10 @@ section! {
         "cors" cors: CorsKeys,
         /// What ties a client to a member of the split; default: every request is rolled anew.
         "sticky" sticky: StickyKeys,
+        /// Its requests start replicas; false: at zero they are answered 503. Default true.
+        "wake" wake: bool,
     }
-    later ["by_model", "pipeline", "wake"]
+    later ["by_model", "pipeline"]
 }
 
 section! {

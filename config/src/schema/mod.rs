@@ -10,6 +10,7 @@ pub mod keys;
 mod leaf;
 pub(crate) mod policy;
 mod reader;
+mod scale;
 mod section;
 mod special;
 mod traffic;
@@ -26,6 +27,7 @@ pub use self::policy::{
     Scope, StickyCookieShape,
 };
 pub use self::reader::{Path, Reader};
+pub use self::scale::{CommandShape, Empty, Factor, Positive, VariableName, VariableText};
 pub use self::special::{
     BalanceShape, EndpointShape, FormatShape, HostPort, ListenAddress, TargetShape, ValueShape,
 };

@@ -1,10 +1,12 @@
 //! Clusters and their endpoints.
 
 use std::collections::{BTreeMap, HashSet};
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use super::health::{health, never_ejects, outlier};
 use super::listener::unpaired;
+use super::scale::{odd, queue, scale};
 use crate::diagnostic::{Code, Diagnostic};
 use crate::model::{
     Balance, Breaker, ClientTls, Cluster, Discover, EndpointConfig, HashKey, Keepalive, ServerKind,
@@ -25,7 +27,11 @@ pub(super) fn cluster(
         .discover
         .as_ref()
         .and_then(|at| discover(&at.value, path.key("discover"), reader));
-    if endpoints.is_empty() && keys.discover.is_none() && !keys.broken {
+    let started = keys
+        .scale
+        .as_ref()
+        .is_some_and(|at| at.value.webhook.is_none() && at.value.observe.is_none());
+    if endpoints.is_empty() && keys.discover.is_none() && !started && !keys.broken {
         let help = "add `endpoints: [\"127.0.0.1:8080\"]`";
         let message = "a cluster needs `endpoints` or `discover`";
         reader.refuse(Code::Endpoints, &keys.position, path, message, help);
@@ -58,6 +64,13 @@ pub(super) fn cluster(
         never_ejects(keys, &outlier, serving(), path, reader);
         outlier
     });
+    let concurrency = keys.concurrency.as_ref();
+    let concurrency = concurrency.and_then(|at| NonZeroU32::new(at.value.narrow()));
+    let scale = keys
+        .scale
+        .as_ref()
+        .and_then(|at| scale(at, keys, path, reader));
+    odd(keys, path, reader);
     let tls = keys
         .tls
         .as_ref()
@@ -95,6 +108,9 @@ pub(super) fn cluster(
             .map_or_else(Breaker::default, |at| breaker(&at.value)),
         health,
         outlier,
+        concurrency,
+        queue: keys.queue.as_ref().map(|at| queue(&at.value)),
+        scale,
         position: keys.position.clone(),
     })
 }

@@ -73,7 +73,13 @@ fn sorted<'a>(names: &HashSet<&'a str>) -> Vec<&'a str> {
 }
 
 /// Checks that each tcp listener has the one route that says where its bytes go.
-pub(super) fn tcp(drafts: &[Draft], listeners: &[Listener], reader: &mut Reader<'_>) {
+pub(super) fn tcp(
+    drafts: &[Draft],
+    listeners: &[Listener],
+    clusters: &[Cluster],
+    reader: &mut Reader<'_>,
+) {
+    let has_room = |name: &str| clusters.iter().any(|c| c.name == name && c.has_room());
     let is_tcp = |listener: &&Listener| listener.protocol == ListenerProtocol::Tcp;
     let tcp: HashSet<&str> = listeners
         .iter()
@@ -105,6 +111,15 @@ pub(super) fn tcp(drafts: &[Draft], listeners: &[Listener], reader: &mut Reader<
                 );
                 let help = format!("remove `{key}`, or write `{key}: null` if it is a default");
                 refuse(position, message, &help);
+            }
+            for at in draft.clusters.iter().filter(|at| has_room(&at.value)) {
+                let message = format!(
+                    "the cluster {} has a waiting room, and only requests wait: the tcp listener `{listener}` has none",
+                    quoted(&at.value)
+                );
+                let help =
+                    "give the connections a cluster without `concurrency`, `queue` and `scale`";
+                refuse(&at.position, message, help);
             }
             if !matches!(draft.route.action, Action::Forward(_)) {
                 let message = format!("the tcp listener `{listener}` can only forward");

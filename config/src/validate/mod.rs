@@ -1,6 +1,7 @@
 //! From typed keys to a legal [`Config`]: what one value alone cannot tell.
 
 mod access;
+mod asleep;
 mod cluster;
 mod cross;
 mod health;
@@ -9,6 +10,7 @@ mod listener;
 mod mirror;
 mod rewrite;
 mod route;
+mod scale;
 mod sharing;
 mod traffic;
 
@@ -85,11 +87,12 @@ pub fn validate(keys: FileKeys, complete: bool, reader: &mut Reader<'_>) -> Opti
     if reader.failures() > 0 {
         return None;
     }
-    cross::tcp(&routes, &listeners, reader);
+    cross::tcp(&routes, &listeners, &clusters, reader);
     if reader.failures() > 0 {
         return None;
     }
     cross::warnings(&routes, &listeners, &clusters, reader);
+    asleep::warnings(&routes, &clusters, reader);
     unused(&keys, &routes, reader);
     Some(Config {
         admin: admin?,

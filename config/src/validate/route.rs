@@ -31,6 +31,8 @@ pub(super) struct Draft {
     pub(super) clusters: Vec<At<String>>,
     /// The clusters that its mirrors name.
     pub(super) mirrored: Vec<Reference>,
+    /// Where its `wake: false` is.
+    pub(super) asleep: Option<Position>,
     /// Where its `match` is.
     pub(super) matches: Option<Position>,
     /// Its keys that look at requests, which a tcp listener has not, and where they are.
@@ -122,11 +124,17 @@ pub(super) fn route(
             record: traffic.record,
             retry: traffic.retry,
             replace: traffic.replace,
+            wake: keys.wake.as_ref().is_none_or(|at| at.value),
             position: keys.position.clone(),
         },
         listeners,
         clusters,
         mirrored: traffic.mirrored,
+        asleep: keys
+            .wake
+            .as_ref()
+            .filter(|at| !at.value)
+            .map(|at| at.position.clone()),
         matches: keys.matches.as_ref().map(|at| at.position.clone()),
         http_only: http_only(keys),
     })

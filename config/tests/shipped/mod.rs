@@ -28,12 +28,54 @@ pub(crate) fn all() -> Vec<SourceFile> {
     files.flat_map(native).collect()
 }
 
-/// Returns them, and one that has the keys of copies, retries, checks and edits of bodies.
+/// Returns them, and one that has the keys of copies, retries, checks and edits of bodies, and one with those of replicas.
 pub(crate) fn all_and_traffic() -> Vec<SourceFile> {
     let mut files = all();
     files.push(source("traffic.yaml", TRAFFIC));
+    files.push(source("scale.yaml", SCALE));
     files
 }
+
+const SCALE: &str = r#"routes:
+- name: r
+  split:
+  - {cluster: one, weight: 9}
+  - {cluster: two, weight: 1}
+  wake: false
+- name: s
+  match: {path: {exact: /s}}
+  cluster: three
+clusters:
+- name: one
+  concurrency: 8
+  queue: {max_requests: 10, max_bytes: 1MiB, saturated: 5s, empty: 70s}
+  scale:
+    min: 1
+    max: 4
+    target: {in_flight: 4.5, rate: 10/s}
+    stable_window: 30s
+    panic_window: 3s
+    panic_threshold: 2.5
+    max_down_rate: 3
+    idle: 5m
+    start_timeout: 60s
+    preload: false
+    process:
+      command: serve --port ${PORT}
+      env: {MODE: fast}
+      directory: run
+      stop: end
+      stop_timeout: 5s
+- name: two
+  scale:
+    idle: none
+    process:
+      command: serve
+      address: 127.0.0.1:9999
+- name: three
+  endpoints: ["10.0.0.4:80"]
+  scale: {webhook: {url: http://scaler/wanted}}
+"#;
 
 const TRAFFIC: &str = r#"routes:
 - name: r

@@ -13,6 +13,7 @@ use serde_json::json;
 use super::Desk;
 use super::answer::{NAMES, Refusal, json_answer};
 use super::command::no_arguments;
+use super::scale::cluster_of;
 use super::view::endpoint_json;
 use crate::cluster::{ClusterState, EndpointReport};
 
@@ -46,12 +47,7 @@ fn change(
 ) -> Result<Response, Refusal> {
     let Path((name, address)) = path.map_err(|error| Refusal::bad_request(error.body_text()))?;
     let snapshot = desk.control.snapshot();
-    let Some(cluster) = snapshot.clusters.get(&name) else {
-        let clusters = snapshot.config.clusters.iter().take(NAMES);
-        let names: Vec<&str> = clusters.map(|cluster| cluster.name.as_str()).collect();
-        let message = format!("there is no cluster `{name}`");
-        return Err(Refusal::not_found(message).with("clusters", names));
-    };
+    let cluster = cluster_of(&snapshot, &name)?;
     let state = &cluster.state;
     let known = address.parse::<SocketAddr>().ok();
     let known = known.filter(|address| act(state, *address).is_some());

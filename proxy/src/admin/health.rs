@@ -39,7 +39,9 @@ pub(super) async fn ready(
                 "the running configuration has no such cluster",
             ));
         };
-        if !cluster.state.has_ready_endpoint() {
+        let scale = cluster.config.scale.as_ref();
+        let sleeps = scale.is_some_and(|scale| scale.min == 0); // a request would wake it
+        if !sleeps && !cluster.state.has_ready_endpoint() {
             return Ok(line(StatusCode::SERVICE_UNAVAILABLE, "no endpoint\n"));
         }
     }

@@ -13,9 +13,8 @@ use super::Desk;
 use super::answer::Refusal;
 use super::describe;
 use super::view::{Share, listeners_of, place, shares};
-use crate::cluster::{EndpointReport, EndpointState};
 use crate::control::{Control, Status};
-use crate::snapshot::{ClusterView, Snapshot};
+use crate::snapshot::Snapshot;
 
 /// Nothing but our own style and script, and no frame around the page.
 const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src data:; \
@@ -83,6 +82,8 @@ macro_rules! put {
     ($out:expr, $($argument:tt)*) => {{ let _ = write!($out, $($argument)*); }};
 }
 
+mod clusters; // after the macro it writes with
+
 fn render(control: &Control) -> String {
     let snapshot = control.snapshot();
     let mut out = String::with_capacity(32 << 10);
@@ -99,7 +100,7 @@ fn render(control: &Control) -> String {
     );
     overview(&mut out, control, &control.status(), &snapshot);
     routes(&mut out, control, &snapshot);
-    clusters(&mut out, &snapshot);
+    clusters::clusters(&mut out, &snapshot, &control.scaling.report());
     out.push_str("</main></body></html>\n");
     out
 }
@@ -288,100 +289,6 @@ struct Percent(f64);
 impl Display for Percent {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{:.1} %", self.0 * 100.0)
-    }
-}
-
-fn clusters(out: &mut String, snapshot: &Snapshot) {
-    let all = &snapshot.config.clusters;
-    put!(
-        out,
-        "<h2 id=clusters>Clusters <small>{}</small></h2>",
-        all.len()
-    );
-    out.push_str(
-        "<div class=wide><table><thead><tr><th>Cluster<th>Endpoint<th class=n>Weight<th class=n>In flight\
-         <th class=n>Connections<th>Source</thead>",
-    );
-    let mut left = ROWS;
-    for cluster in all
-        .iter()
-        .filter_map(|cluster| snapshot.clusters.get(&cluster.name))
-    {
-        if left == 0 {
-            break;
-        }
-        cluster_rows(out, cluster, &mut left);
-    }
-    out.push_str("</table></div>");
-    rest(out, all.len(), "api/clusters");
-}
-
-fn cluster_rows(out: &mut String, cluster: &ClusterView, left: &mut usize) {
-    let set = cluster.state.endpoints();
-    let shown = set.endpoints.len().min(*left);
-    *left = left.saturating_sub(shown.max(1));
-    let (name, rows) = (Safe(&cluster.config.name), shown + 1);
-    put!(
-        out,
-        "<tbody><tr id=\"c-{name}\"><th rowspan={rows} scope=rowgroup>{name}"
-    );
-    let kind = describe::server_kind(cluster.config.server);
-    let protocol = describe::upstream_protocol(cluster.config.protocol);
-    let tls = if cluster.config.tls.is_some() {
-        ", TLS"
-    } else {
-        ""
-    };
-    put!(out, "<small>{kind}, {protocol}{tls}</small>");
-    let count = set.endpoints.len();
-    let class = if count == 0 { "bad" } else { "quiet" };
-    put!(
-        out,
-        "<td class={class}>{count} endpoint{}",
-        if count == 1 { "" } else { "s" }
-    );
-    put!(
-        out,
-        "<td class=n><td class=n><b>{}</b>",
-        cluster.state.requests()
-    );
-    put!(out, "<td class=n><b>{}</b>", cluster.state.connections());
-    put!(
-        out,
-        "<td rowspan={rows} class=quiet>{}",
-        Safe(place(&cluster.config.position))
-    );
-    for endpoint in set.endpoints.iter().take(shown) {
-        put!(out, "<tr><td><code>{}</code>", Safe(&endpoint.label));
-        if endpoint.host.parse::<std::net::IpAddr>().is_err() {
-            put!(out, " <small>{}</small>", Safe(&endpoint.host));
-        }
-        state(out, &endpoint.report());
-        put!(
-            out,
-            "<td class=n>{}<td class=n>{}",
-            endpoint.weight,
-            endpoint.in_flight()
-        );
-        put!(out, "<td class=n>{}", endpoint.connections());
-    }
-    out.push_str("</tbody>");
-}
-
-/// What keeps an endpoint from getting requests, if anything does.
-fn state(out: &mut String, report: &EndpointReport) {
-    let (word, class) = match report.state {
-        EndpointState::Healthy if report.busy => ("busy", "quiet"),
-        EndpointState::Healthy => return,
-        EndpointState::Unknown => ("not checked yet", "quiet"),
-        EndpointState::Unhealthy => ("unhealthy", "bad"),
-        EndpointState::Ejected => ("ejected", "bad"),
-        EndpointState::HalfOpen => ("half open", "quiet"),
-        EndpointState::Draining => ("draining", "quiet"),
-    };
-    put!(out, " <span class={class}>{word}</span>");
-    if let Some(error) = &report.check_error {
-        put!(out, " <small>{}</small>", Safe(error));
     }
 }
 

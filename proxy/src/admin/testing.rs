@@ -52,6 +52,8 @@ impl Stage {
         discovery.follow(&snapshot).await;
         let checker = Checker::new();
         checker.follow(snapshot.clusters.values());
+        let scaling = Arc::new(crate::scaling::Scaling::new());
+        scaling.follow(&snapshot);
         let control = Control::new(Parts {
             source,
             shared: Shared::new(metrics, Vec::new()),
@@ -59,6 +61,7 @@ impl Stage {
             sockets: Sockets::new(1024),
             discovery,
             checker,
+            scaling,
             snapshot,
             sources,
             warnings: loaded.warnings,

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use super::Desk;
 use super::answer::{Refusal, json_answer};
 use super::describe;
+use super::scale;
 use crate::cluster::{Endpoint, EndpointState};
 use crate::metrics::Metrics;
 use crate::snapshot::{ClusterView, RouteView, Snapshot};
@@ -59,12 +60,14 @@ pub(super) async fn mirrors(State(desk): State<Arc<Desk>>) -> Result<Response, R
 /// Every cluster and what its endpoints do.
 pub(super) async fn clusters(State(desk): State<Arc<Desk>>) -> Result<Response, Refusal> {
     let snapshot = desk.control.snapshot();
+    let scaling = Arc::clone(&desk.control.scaling);
     desk.turns
         .json(move || {
+            let reports = scaling.report();
             let configured = snapshot.config.clusters.iter();
             let clusters = configured
                 .filter_map(|c| snapshot.clusters.get(&c.name))
-                .map(|c| cluster_json(c));
+                .map(|c| cluster_json(c, &reports));
             json!({ "generation": snapshot.generation, "clusters": clusters.collect::<Vec<_>>() })
         })
         .await
@@ -165,12 +168,13 @@ fn route_json(route: &Route, snapshot: &Snapshot, shares: &[Share<'_>]) -> Value
     fields
 }
 
-fn cluster_json(cluster: &ClusterView) -> Value {
+/// * `reports`: of the scaler, by cluster
+fn cluster_json(cluster: &ClusterView, reports: &Value) -> Value {
     let set = cluster.state.endpoints();
     let endpoints = set.endpoints.iter().map(|e| endpoint_json(e));
-    json!({
+    let mut fields = json!({
         "name": cluster.config.name,
-        "server": describe::server_kind(cluster.config.server),
+        "server": crate::server_kind::of(cluster.config.server).name,
         "protocol": describe::upstream_protocol(cluster.config.protocol),
         "balance": describe::balance(&cluster.config.balance),
         "tls": cluster.config.tls.is_some(),
@@ -179,7 +183,11 @@ fn cluster_json(cluster: &ClusterView) -> Value {
         "connections": cluster.state.connections(),
         "endpoints": endpoints.collect::<Vec<_>>(),
         "source": place(&cluster.config.position),
-    })
+    });
+    for (key, value) in scale::room_json(cluster, reports) {
+        fields[key] = value;
+    }
+    fields
 }
 
 /// Returns an endpoint and how it is.

@@ -1,26 +1,54 @@
-//! `forebay proxy --to`: one listener, one cluster, no file.
+//! `forebay proxy`: one listener, one cluster that is given or started on demand, no file.
 
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use clap::Args;
+use clap::builder::PossibleValuesParser;
+use clap::{ArgGroup, Args};
+use serde_json::{Value, json};
 
 use super::run::{failed, serve, start_logging};
 use crate::control::Source;
 use crate::server::{Options, Server};
+use crate::server_kind::SERVERS;
+
+/// What the server's port is written as in `--run`.
+const PORT: &str = "${PORT}";
 
 /// Flags of `proxy`.
 #[derive(Args)]
+#[command(group = ArgGroup::new("upstream").args(["to", "run"]).required(true))]
 pub struct ProxyArgs {
     /// Where requests go: [http://|https://]HOST[:PORT].
     #[arg(long, value_name = "URL")]
-    to: String,
+    to: Option<String>,
+    /// The command of a server on a port of 127.0.0.1, which the first request starts: 'llama-server --port ${PORT}
+    /// -m m.gguf'. Split as a shell splits, run without one.
+    #[arg(long, value_name = "CMD")]
+    run: Option<String>,
+    /// With `--run`: after this long without a request the server is stopped; `none`: never.
+    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = idle, conflicts_with = "to")]
+    idle: String,
+    /// With `--run`: what kind of server it is, which says how it tells that it is ready. Of a generic one that accepts
+    /// connections, it is believed.
+    #[arg(long, value_name = "KIND", default_value = "generic", value_parser = kinds(), conflicts_with = "to")]
+    server: String,
     /// Where to listen.
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:9900")]
     listen: String,
     /// Where the admin API listens; the next free port is taken when this one is not.
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:9901")]
     admin: String,
+}
+
+fn kinds() -> PossibleValuesParser {
+    PossibleValuesParser::new(SERVERS.iter().map(|server| server.name))
+}
+
+fn idle(text: &str) -> Result<String, String> {
+    let legal = text == "none" || forebay_config::units::duration(text).is_some();
+    let wrong = || format!("`{text}` is no time, for example 5m, 90s or none");
+    legal.then(|| text.to_owned()).ok_or_else(wrong)
 }
 
 /// Host, port and whether TLS is spoken.
@@ -43,34 +71,64 @@ fn target(url: &str) -> Result<(String, u16, bool), String> {
     Ok((authority.host().to_owned(), port, tls))
 }
 
-/// The configuration that the flags stand for.
-fn config(args: &ProxyArgs) -> Result<String, String> {
-    let (host, port, tls) = target(&args.to)?;
+/// A cluster at one address, and the Host its requests get.
+fn given(url: &str) -> Result<(Value, String), String> {
+    let (host, port, tls) = target(url)?;
     let standard = if tls { 443 } else { 80 };
     let authority = if port == standard {
         host.clone()
     } else {
         format!("{host}:{port}")
     };
-    let mut cluster =
-        serde_json::json!({"name": "upstream", "endpoints": [format!("{host}:{port}")]});
+    let mut cluster = json!({"name": "upstream", "endpoints": [format!("{host}:{port}")]});
     if tls {
-        cluster["tls"] = serde_json::json!({});
+        cluster["tls"] = json!({});
     }
-    let config = serde_json::json!({
+    Ok((cluster, authority))
+}
+
+/// A cluster of one server that is started on demand.
+fn started(command: &str, idle: &str, server: &str) -> Result<Value, String> {
+    if !command.contains(PORT) {
+        return Err(format!(
+            "--run `{command}`: {PORT} is missing, the port that the server is to listen on; \
+             for example --run 'llama-server --port {PORT} -m m.gguf', in single quotes, or the shell takes it"
+        ));
+    }
+    let command = command.replace("${env:", "$${env:"); // the shell has replaced what it should
+    let scale = json!({"idle": idle, "process": {"command": command}});
+    Ok(json!({"name": "upstream", "server": server, "scale": scale}))
+}
+
+/// The configuration that the flags stand for, and what to call the upstream.
+fn config(args: &ProxyArgs) -> Result<(String, String), String> {
+    let mut route = json!({"name": "all", "cluster": "upstream"});
+    let (cluster, shown) = match (&args.to, &args.run) {
+        (Some(url), None) => {
+            let (cluster, host) = given(url)?;
+            route["rewrite"] = json!({"host": host});
+            (cluster, url.clone())
+        }
+        (None, Some(command)) => {
+            let cluster = started(command, &args.idle, &args.server)?;
+            (cluster, format!("{command}, started by the first request"))
+        }
+        _ => return Err("exactly one of --to and --run says where requests go".to_owned()),
+    };
+    let config = json!({
         "admin": {"address": args.admin},
         "listeners": [{"name": "default", "address": args.listen}],
-        "routes": [{"name": "all", "cluster": "upstream", "rewrite": {"host": authority}}],
+        "routes": [route],
         "clusters": [cluster],
     });
-    Ok(config.to_string())
+    Ok((config.to_string(), shown))
 }
 
 /// Serves until it is told to stop.
 pub async fn run(args: ProxyArgs) -> ExitCode {
     start_logging();
-    let text = match config(&args) {
-        Ok(text) => text,
+    let (text, upstream) = match config(&args) {
+        Ok(both) => both,
         Err(message) => {
             eprintln!("forebay: {message}");
             return ExitCode::from(2);
@@ -86,7 +144,7 @@ pub async fn run(args: ProxyArgs) -> ExitCode {
     {
         Ok(server) => {
             for (_, address) in server.control().addresses().await {
-                println!("proxy  http://{address} -> {}", args.to);
+                println!("proxy  http://{address} -> {upstream}");
             }
             println!("admin  http://{}/ui/", server.control().admin);
             serve(server).await
@@ -97,7 +155,7 @@ pub async fn run(args: ProxyArgs) -> ExitCode {
 
 #[cfg(test)]
 mod tests {
-    use super::target;
+    use super::{ProxyArgs, config, started, target};
 
     #[test]
     fn a_target_is_a_host_with_the_port_of_its_scheme() {
@@ -116,5 +174,39 @@ mod tests {
         for bad in ["ftp://a", "http://a/path", "", "http://user@a"] {
             assert!(target(bad).unwrap_err().contains("for example"), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_command_without_its_port_is_refused() {
+        let refused = started("llama-server --port  -m m.gguf", "5m", "llama.cpp").unwrap_err();
+        assert!(refused.contains("${PORT} is missing"), "{refused}");
+    }
+
+    #[test]
+    fn nothing_but_the_port_is_replaced() {
+        let cluster = started("a ${PORT} ${env:HOME}", "none", "generic").unwrap();
+        let process = &cluster["scale"]["process"];
+        assert_eq!(process["command"], "a ${PORT} $${env:HOME}");
+    }
+
+    #[test]
+    fn the_host_is_rewritten_only_for_what_is_somewhere_else() {
+        let args = |to: Option<&str>, run: Option<&str>| ProxyArgs {
+            to: to.map(str::to_owned),
+            run: run.map(str::to_owned),
+            idle: "5m".into(),
+            server: "generic".into(),
+            listen: "127.0.0.1:0".into(),
+            admin: "127.0.0.1:0".into(),
+        };
+        let route = |args: &ProxyArgs| {
+            let (text, _) = config(args).unwrap();
+            let config: serde_json::Value = serde_json::from_str(&text).unwrap();
+            config["routes"][0].clone()
+        };
+        let given = route(&args(Some("https://models.example.com"), None));
+        assert_eq!(given["rewrite"]["host"], "models.example.com");
+        let started = route(&args(None, Some("a ${PORT}")));
+        assert!(started["rewrite"].is_null(), "{started}");
     }
 }

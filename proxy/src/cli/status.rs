@@ -39,11 +39,14 @@ async fn ask(args: &StatusArgs) -> Result<(Value, Value), ClientError> {
     Ok((status, clusters))
 }
 
-fn render(status: &Value, clusters: &Value) -> String {
-    let text = |value: &Value| match value {
+fn text(value: &Value) -> String {
+    match value {
         Value::String(text) => text.clone(),
         other => other.to_string(),
-    };
+    }
+}
+
+fn render(status: &Value, clusters: &Value) -> String {
     let list = |key: &str| status[key].as_array().cloned().unwrap_or_default();
     let mut rows = vec![
         vec!["generation".to_owned(), text(&status["generation"])],
@@ -89,25 +92,62 @@ fn render(status: &Value, clusters: &Value) -> String {
     let mut out = table::table(&[], &rows);
     let clusters = clusters["clusters"].as_array().cloned().unwrap_or_default();
     if !clusters.is_empty() {
-        let row = |cluster: &Value| {
-            let endpoints = cluster["endpoints"].as_array().map_or(0, Vec::len);
-            let numbers = [&cluster["in_flight"], &cluster["connections"]].map(text);
-            let [in_flight, connections] = numbers;
-            vec![
-                text(&cluster["name"]),
-                endpoints.to_string(),
-                in_flight,
-                connections,
-            ]
-        };
-        let rows: Vec<Vec<String>> = clusters.iter().map(row).collect();
         out.push('\n');
-        out.push_str(&table::table(
-            &["CLUSTER", "ENDPOINTS", "IN FLIGHT", "CONNECTIONS"],
-            &rows,
-        ));
+        out.push_str(&cluster_table(&clusters));
     }
     out
+}
+
+/// What waits and which replicas there are has columns only where some cluster has them.
+fn cluster_table(clusters: &[Value]) -> String {
+    let any = |key: &str| clusters.iter().any(|cluster| !cluster[key].is_null());
+    let (rooms, scaled) = (any("waiting"), any("scale"));
+    let mut head = vec!["CLUSTER", "ENDPOINTS", "IN FLIGHT", "CONNECTIONS"];
+    head.extend(rooms.then_some("WAITING"));
+    head.extend(scaled.then_some("REPLICAS"));
+    let shown = |value: &Value| match value {
+        Value::Null => "-".to_owned(),
+        value => text(value),
+    };
+    let row = |cluster: &Value| {
+        let endpoints = cluster["endpoints"].as_array().map_or(0, Vec::len);
+        let mut row = vec![
+            text(&cluster["name"]),
+            endpoints.to_string(),
+            text(&cluster["in_flight"]),
+            text(&cluster["connections"]),
+        ];
+        row.extend(rooms.then(|| shown(&cluster["waiting"])));
+        row.extend(scaled.then(|| replicas(&cluster["scale"])));
+        row
+    };
+    let rows: Vec<Vec<String>> = clusters.iter().map(row).collect();
+    table::table(&head, &rows)
+}
+
+/// Replicas by what they do, and what is going to change that.
+fn replicas(scale: &Value) -> String {
+    if scale.is_null() {
+        return "-".to_owned();
+    }
+    let count = |key: &str| scale[key].as_u64().unwrap_or_default();
+    let mut parts = vec![format!("{} ready", count("ready"))];
+    for state in ["starting", "stopping"] {
+        if count(state) > 0 {
+            parts.push(format!("{} {state}", count(state)));
+        }
+    }
+    if let Some(seconds) = scale["until"].as_f64() {
+        parts.push(format!("idle, stops in {seconds:.0}s"));
+    }
+    if let Some(pinned) = scale["override"].as_u64() {
+        parts.push(format!("{pinned} wanted by API"));
+    }
+    if count("failed_in_a_row") > 0 {
+        let why = scale["last_failure"].as_str().unwrap_or("no reason known");
+        parts.push(format!("start failed: {why}"));
+    }
+    parts.join(", ")
 }
 
 /// Weights of a route that were set by API.
@@ -146,6 +186,32 @@ mod tests {
              warning     `workers` changed\noverride    r: a 90, b 10 until soon\n\
              pending     r: new weights wait for b\nrefused     a.yaml:3: unknown key (then)\n\n\
              CLUSTER  ENDPOINTS  IN FLIGHT  CONNECTIONS\nc        1          1          2\n"
+        );
+    }
+
+    #[test]
+    fn what_waits_and_what_runs_is_told_where_there_is_any() {
+        let scale =
+            json!({"ready": 1, "starting": 1, "stopping": 0, "until": 29.7, "override": null});
+        let failed = json!({"ready": 0, "starting": 0, "override": 2, "failed_in_a_row": 3, "last_failure": "exit status 1"});
+        let cluster = |name: &str, more: Value| {
+            let mut cluster =
+                json!({"name": name, "endpoints": [], "in_flight": 0, "connections": 0});
+            let fields = more.as_object().cloned().unwrap();
+            cluster.as_object_mut().unwrap().extend(fields);
+            cluster
+        };
+        let clusters = [
+            cluster("a", json!({"waiting": 2, "scale": scale})),
+            cluster("b", json!({"waiting": 0, "scale": failed})),
+            cluster("c", json!({})),
+        ];
+        assert_eq!(
+            cluster_table(&clusters),
+            "CLUSTER  ENDPOINTS  IN FLIGHT  CONNECTIONS  WAITING  REPLICAS\n\
+             a        0          0          0            2        1 ready, 1 starting, idle, stops in 30s\n\
+             b        0          0          0            0        0 ready, 2 wanted by API, start failed: exit status 1\n\
+             c        0          0          0            -        -\n"
         );
     }
 }

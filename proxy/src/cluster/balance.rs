@@ -15,6 +15,9 @@ const LOOKED_AT: usize = 8;
 /// Spreads consecutive numbers evenly over all 32-bit numbers.
 const GOLDEN: u32 = 0x9e37_79b9;
 
+/// Whether an endpoint has a free slot.
+pub type IsFree<'a> = dyn Fn(&Arc<Endpoint>) -> bool + 'a;
+
 /// What the choice depends on besides the endpoints' counters and health.
 pub struct Choice<'a> {
     /// As configured: its policy, whether it has checks, and its slow start.
@@ -25,6 +28,14 @@ pub struct Choice<'a> {
     pub roll: u32,
     /// Ids of endpoints that already failed this request.
     pub tried: &'a [u64],
+    /// Whether an endpoint has a free slot; `None`: every one has.
+    pub free: Option<&'a IsFree<'a>>,
+}
+
+impl Choice<'_> {
+    fn may_take(&self, endpoint: &Arc<Endpoint>) -> bool {
+        !self.tried.contains(&endpoint.id) && self.free.is_none_or(|free| free(endpoint))
+    }
 }
 
 /// Where a request goes.
@@ -51,11 +62,11 @@ impl ClusterState {
             return self.choose_among_ailing(set, choice, policy);
         }
         if let [only] = all {
-            return (!choice.tried.contains(&only.id)).then(|| Chosen::plain(only));
+            return choice.may_take(only).then(|| Chosen::plain(only));
         }
-        let share = |index: usize| match choice.tried.contains(&all[index].id) {
-            true => 0,
-            false => FULL,
+        let share = |index: usize| match choice.may_take(&all[index]) {
+            true => FULL,
+            false => 0,
         };
         self.pick(set, choice, share)
             .map(|index| Chosen::plain(&all[index]))
@@ -71,9 +82,9 @@ impl ClusterState {
     ) -> Option<Chosen> {
         let all = set.endpoints.as_slice();
         let now = vitals::now();
-        let standing = |e: &Arc<Endpoint>| match choice.tried.contains(&e.id) {
-            true => Standing::Out,
-            false => e.vitals().standing(policy, now),
+        let standing = |e: &Arc<Endpoint>| match choice.may_take(e) {
+            true => e.vitals().standing(policy, now),
+            false => Standing::Out,
         };
         let mut few = [Standing::Out; FULL_SCAN];
         let mut many = Vec::new();

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use super::flags::Changes;
 use super::vitals::{self, EndpointState, Vitals};
 use super::{Candidate, Common};
+use crate::room::{Seat, Seating, Slot};
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
@@ -15,6 +16,7 @@ pub(super) struct Counters {
     in_flight: AtomicU32,
     connections: AtomicU32,
     pub(super) vitals: Vitals,
+    pub(super) seating: Seating,
 }
 
 impl Counters {
@@ -23,6 +25,7 @@ impl Counters {
             in_flight: AtomicU32::new(0),
             connections: AtomicU32::new(0),
             vitals: Vitals::new(changes),
+            seating: Seating::default(),
         }
     }
 }
@@ -81,6 +84,16 @@ impl Endpoint {
             },
             common,
         }
+    }
+
+    /// An address that is in no set, such as that of a server which starts.
+    pub fn unlisted(address: SocketAddr) -> Self {
+        let candidate = Candidate {
+            address,
+            host: address.ip().to_string().into(),
+            weight: 1,
+        };
+        Self::new(candidate, None, Arc::default())
     }
 
     /// Requests in flight from this proxy, all workers.
@@ -146,29 +159,57 @@ impl std::fmt::Debug for Endpoint {
 }
 
 /// One request counted on one endpoint until its last byte; a cancelled request cannot leak it.
-/// A statistic, not a permit.
+/// A statistic; in a cluster with a waiting room it holds the permit as well.
 #[must_use]
-pub struct InFlight(Arc<Endpoint>);
+pub struct InFlight {
+    endpoint: Arc<Endpoint>,
+    slot: Option<Slot<Arc<Endpoint>>>,
+}
+
+impl Seat for Arc<Endpoint> {
+    fn seating(&self) -> &Seating {
+        &self.counters.seating
+    }
+
+    fn may_serve(&self) -> bool {
+        self.vitals().may_serve(self.common.is_checked())
+    }
+}
 
 impl InFlight {
     /// Counts one request on `endpoint`.
-    pub fn begin(endpoint: Arc<Endpoint>) -> Self {
+    ///
+    /// * `slot`: what it was let in with; it ends with the statistic
+    pub fn begin(endpoint: Arc<Endpoint>, slot: Option<Slot<Arc<Endpoint>>>) -> Self {
         // Statistics: they order no other memory.
         endpoint.counters.in_flight.fetch_add(1, Ordering::Relaxed);
         endpoint.common.requests.fetch_add(1, Ordering::Relaxed);
-        Self(endpoint)
+        Self { endpoint, slot }
+    }
+
+    /// The response head came.
+    pub fn head_came(&mut self) {
+        if let Some(slot) = &mut self.slot {
+            slot.head_came();
+        }
     }
 
     /// The endpoint it is counted on.
     pub fn endpoint(&self) -> &Arc<Endpoint> {
-        &self.0
+        &self.endpoint
     }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0.counters.in_flight.fetch_sub(1, Ordering::Relaxed);
-        self.0.common.requests.fetch_sub(1, Ordering::Relaxed);
+        self.endpoint
+            .counters
+            .in_flight
+            .fetch_sub(1, Ordering::Relaxed);
+        self.endpoint
+            .common
+            .requests
+            .fetch_sub(1, Ordering::Relaxed);
     }
 }
 

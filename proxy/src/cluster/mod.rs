@@ -9,6 +9,7 @@ mod endpoint;
 mod flags;
 mod outlier;
 mod ring;
+mod seats;
 #[cfg(test)]
 pub(crate) mod tests;
 mod verdict;
@@ -19,16 +20,20 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+use crate::metrics::{Histogram, family};
+use crate::room::Room;
+use crate::scaler::Outlook;
 use arc_swap::{ArcSwap, Guard};
 use forebay_config as config;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use flags::{Changes, Wellness};
 
-pub use balance::{Choice, Chosen};
+pub use balance::{Choice, Chosen, IsFree};
 pub use endpoint::{ConnectionCount, Endpoint, EndpointReport, InFlight};
 pub use outlier::Probe;
 pub use ring::Ring;
+pub use seats::{ClusterRoom, Undemanding, clocks};
 pub use verdict::Verdict;
 pub use vitals::EndpointState;
 
@@ -72,6 +77,24 @@ impl Common {
 struct Roots {
     name: String,
     common: Arc<Common>,
+    /// Told when somebody begins to wait while nobody serves.
+    hurry: Notify,
+    /// An endpoint that is new has to pass a probe before it gets anything.
+    wary: AtomicBool,
+    /// The newest configuration has a room.
+    has_room: AtomicBool,
+    /// Where requests wait, in clusters that have such a room.
+    room: Arc<Room<Arc<Endpoint>>>,
+    /// Held while those who wait are told of a change.
+    announcing: Mutex<()>,
+    /// Slots in use by copies that are no demand.
+    undemanding: AtomicU32,
+    /// How long requests waited that waited.
+    waits: Mutex<Histogram>,
+    /// What those who wait need to know of starts.
+    outlook: Mutex<Outlook>,
+    /// Requests that came to a cluster with a room.
+    arrivals: AtomicU64,
     /// Retries under way of all workers.
     retries: Arc<AtomicU32>,
     /// Round robin position, shared so that few requests over many workers still alternate.
@@ -119,6 +142,15 @@ impl ClusterState {
             roots: Arc::new(Roots {
                 name: name.to_owned(),
                 common: Arc::default(),
+                hurry: Notify::new(),
+                wary: AtomicBool::new(false),
+                has_room: AtomicBool::new(true),
+                room: seats::new_room(),
+                announcing: Mutex::default(),
+                undemanding: AtomicU32::new(0),
+                waits: Mutex::new(Histogram::new(family::DURATION_BOUNDS)),
+                outlook: Mutex::default(),
+                arrivals: AtomicU64::new(0),
                 retries: Arc::default(),
                 turn: AtomicU32::new(0),
                 known: Mutex::default(),
@@ -179,6 +211,9 @@ impl ClusterState {
                 before => {
                     let common = Arc::clone(&self.roots.common);
                     let endpoint = Endpoint::new(candidate, before.as_ref(), common);
+                    if before.is_none() && self.roots.wary.load(Ordering::Acquire) {
+                        endpoint.vitals().set_down(true);
+                    }
                     if before.is_none() && serving {
                         endpoint.vitals().begin_slow(vitals::now());
                     }
@@ -197,7 +232,8 @@ impl ClusterState {
         self.set.store(Arc::clone(&set));
         let newest = &self.roots.generation;
         if newest.fetch_max(self.generation, Ordering::Relaxed) <= self.generation {
-            self.roots.newest.store(set);
+            let before = self.roots.newest.swap(Arc::clone(&set));
+            seats::mark_gone(&before, &set);
         }
         drop(known);
         self.endpoints_went();

@@ -117,12 +117,12 @@ impl ClusterState {
     fn log_ejection(&self, endpoint: &Endpoint, reason: &str, milliseconds: u64) {
         let time = Duration::from_millis(milliseconds);
         tracing::info!(cluster = self.name(), endpoint = %endpoint.label, reason, ?time, "endpoint ejected");
-        self.roots.changed.send_replace(());
+        self.announce();
     }
 
     fn tell(&self, endpoint: &Endpoint, reason: &str, what: &str) {
         tracing::info!(cluster = self.name(), endpoint = %endpoint.label, reason, "{what}");
-        self.roots.changed.send_replace(());
+        self.announce();
     }
 
     fn counting(&self) -> MutexGuard<'_, Option<u32>> {
@@ -151,13 +151,14 @@ impl ClusterState {
             left += 1;
         }
         drop(keep);
-        self.roots.changed.send_replace(());
+        self.announce();
     }
 
     /// Takes over what the newest configuration says of health: endpoints of a cluster without checks are healthy,
     /// and nobody is ejected from one without `outlier`.
     pub fn settle(&self, cluster: &config::Cluster) {
         let checked = cluster.health.is_some();
+        self.settle_room(cluster);
         self.roots.common.checked.store(checked, Ordering::Release);
         *self.counting() = cluster.outlier.as_ref().map(|o| o.keep_at_least);
         for endpoint in &self.known() {

@@ -103,6 +103,7 @@ impl Pool {
             key,
             roll,
             tried,
+            free: None,
         };
         self.state.choose(&self.state.endpoints(), &choice)
     }

@@ -24,6 +24,11 @@ const SLOW: u32 = 1 << 5;
 /// The one request that may try a half-open endpoint is under way.
 const PROBING: u32 = 1 << 6;
 
+/// Nothing took a connection there, and no probe has passed since; only in clusters with a waiting room.
+const DOWN: u32 = 1 << 7;
+/// It is not in the newest set any more.
+const GONE: u32 = 1 << 8;
+
 /// The full share of an endpoint; shares are in thousandths of its weight.
 pub(super) const FULL: u64 = 1000;
 /// The share at the beginning of a slow start.
@@ -144,7 +149,7 @@ impl Vitals {
     /// Whether it may be chosen at `now`.
     pub(super) fn standing(&self, policy: Policy, now: u64) -> Standing {
         let flags = self.flags.load();
-        if flags & DRAINED != 0 || policy.checked && flags & FAILED != 0 {
+        if flags & (DRAINED | DOWN) != 0 || policy.checked && flags & FAILED != 0 {
             return Standing::Out;
         }
         let unknown = policy.checked && flags & PASSED == 0;
@@ -329,7 +334,41 @@ impl Vitals {
 
     /// Neither drained nor unhealthy.
     pub(super) fn could_serve(&self, checked: bool) -> bool {
-        !(self.has(DRAINED) || checked && self.has(FAILED))
+        !(self.has(DRAINED | DOWN) || checked && self.has(FAILED))
+    }
+
+    /// It may be given to a request that waits.
+    pub(super) fn may_serve(&self, checked: bool) -> bool {
+        let flags = self.flags.load();
+        let well = flags & (DRAINED | EJECTED | DOWN | GONE | FAILED) == 0;
+        well && (!checked || flags & PASSED != 0)
+    }
+
+    /// True when that is new.
+    pub(super) fn set_down(&self, down: bool) -> bool {
+        if down {
+            self.flags.set(DOWN)
+        } else {
+            self.flags.clear(DOWN)
+        }
+    }
+
+    /// Ejected, and its time is over.
+    pub(super) fn is_half_open(&self, now: u64) -> bool {
+        self.is_ejected() && now >= self.ejected_until()
+    }
+
+    pub(super) fn is_down(&self) -> bool {
+        self.has(DOWN)
+    }
+
+    /// Whether the newest set has it.
+    pub(super) fn set_gone(&self, gone: bool) {
+        if gone {
+            self.flags.set(GONE);
+        } else {
+            self.flags.clear(GONE);
+        }
     }
 
     /// The state that operators see at `now`.
@@ -337,7 +376,7 @@ impl Vitals {
         let flags = self.flags.load();
         if flags & DRAINED != 0 {
             EndpointState::Draining
-        } else if checked && flags & FAILED != 0 {
+        } else if checked && flags & FAILED != 0 || flags & DOWN != 0 {
             EndpointState::Unhealthy
         } else if flags & EJECTED != 0 && now < self.ejected_until() {
             EndpointState::Ejected

@@ -13,19 +13,21 @@ mod v2;
 
 use std::future::Future;
 use std::io;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::DefaultBodyLimit;
 use axum::extract::rejection::BytesRejection;
+use axum::extract::{DefaultBodyLimit, Request};
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header};
-use axum::middleware::map_response;
+use axum::middleware::{Next, from_fn, map_response};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::serve::ListenerExt;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::net::TcpListener;
+use tokio::time::Instant;
 
 pub use model::Version;
 pub use tour::{banner, config};
@@ -38,18 +40,29 @@ const BODY_MAX: usize = 1 << 20;
 
 /// Serves one version of the model on `listener` until `shutdown` completes and what is in flight has been answered.
 ///
+/// * `load`: how long it claims to load, from now on; until then every answer is 503, as of servers with larger models
+///
 /// # Errors
 ///
 /// Fails when the listener can no longer be used.
 pub async fn serve(
     listener: TcpListener,
     version: Version,
+    load: Duration,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
     let listener = listener.tap_io(|stream| {
         let _ = stream.set_nodelay(true); // a hint: without it answers are only later
     });
-    axum::serve(listener, router(version))
+    let loaded = Instant::now() + load;
+    let router = router(version).layer(from_fn(move |request: Request, next: Next| async move {
+        if Instant::now() < loaded {
+            let message = format!("version {} is loading", version.as_str());
+            return Failure(StatusCode::SERVICE_UNAVAILABLE, message).into_response();
+        }
+        next.run(request).await
+    }));
+    axum::serve(listener, router)
         .with_graceful_shutdown(shutdown)
         .await
 }
@@ -225,14 +238,7 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn it_serves_a_socket_until_it_is_told_to_stop() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-        let shutdown = async move { drop(stopped.await) };
-        let server = tokio::spawn(serve(listener, Version::V2, shutdown));
-
+    async fn is_ready(address: std::net::SocketAddr) -> String {
         let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
         stream
             .write_all(b"GET /v2/health/ready HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
@@ -240,6 +246,30 @@ mod tests {
             .unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
+    #[tokio::test]
+    async fn it_is_not_ready_while_it_loads() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let load = Duration::from_millis(200);
+        tokio::spawn(serve(listener, Version::V1, load, std::future::pending()));
+        let answer = is_ready(address).await;
+        assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+        assert!(answer.contains("version v1 is loading"), "{answer}");
+        while !is_ready(address).await.starts_with("HTTP/1.1 200 ") {}
+    }
+
+    #[tokio::test]
+    async fn it_serves_a_socket_until_it_is_told_to_stop() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let shutdown = async move { drop(stopped.await) };
+        let server = tokio::spawn(serve(listener, Version::V2, Duration::ZERO, shutdown));
+
+        let answer = is_ready(address).await;
         assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
         assert!(answer.contains("x-model-version: v2\r\n"), "{answer}");
 

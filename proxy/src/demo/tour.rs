@@ -1,15 +1,16 @@
 //! What `forebay demo` runs and prints.
 
-use std::net::SocketAddr;
-
-/// The demo's configuration: both versions of the model server behind a 20/80 split.
+/// The demo's configuration: both versions of the model server behind a 20/80 split. Nothing runs until it is asked
+/// for, and nothing runs for long after that.
 ///
-/// * `v1`, `v2`: where the two model servers listen
+/// * `program`: starts one model server, given `demo --model VERSION --port PORT`
 /// * `listen`, `admin`: addresses of the proxy, `127.0.0.1:9900` and `127.0.0.1:9901` unless the user chose others
 ///
-/// `x-version: v1` or `v2` chooses a version; `/` redirects to the model's description; `/ping` is answered by the proxy.
-/// A prefix that ends with the model's name matches `iris:predict` and `iris/infer` alike, and no other model.
-pub fn config(v1: SocketAddr, v2: SocketAddr, listen: &str, admin: &str) -> String {
+/// `x-version: v1` or `v2` chooses a version, and what v1 answers then is compared with what v2 does; `x-user` names whom
+/// the limit counts; `/` redirects to the model's description; `/ping` is answered by the proxy. A prefix that ends with
+/// the model's name matches `iris:predict` and `iris/infer` alike, and no other model.
+pub fn config(program: &str, listen: &str, admin: &str) -> String {
+    let program = serde_json::Value::from(program); // JSON is YAML, whatever is in the path
     format!(
         r#"# The configuration of `forebay demo`.
 admin: {{address: "{admin}"}}
@@ -30,11 +31,18 @@ routes:
   split:
   - {{cluster: iris-v1, weight: 20}}
   - {{cluster: iris-v2, weight: 80}}
+  rate_limits:                     # five at once, then one per second and user
+  - {{name: users, rate: 1/s, burst: 5, per: {{header: x-user}}, missing: skip}}
 - name: iris-v1                    # more header conditions win: this one is looked at before the split
   match:
   - {{path: {{prefix: /v1/models/iris}}, headers: {{x-version: v1}}}}
   - {{path: {{prefix: /v2/models/iris}}, headers: {{x-version: v1}}}}
   cluster: iris-v1
+  mirrors:                         # what would v2 have said?
+  - name: candidate
+    cluster: iris-v2
+    demand: true                   # a copy starts v2 as a request does; else copies are dropped while v2 sleeps
+    compare: {{ignore: [/model_version, /versions, /*/model_version]}}   # of answers, metadata, events
 - name: iris-v2
   match:
   - {{path: {{prefix: /v1/models/iris}}, headers: {{x-version: v2}}}}
@@ -47,13 +55,17 @@ routes:
   match: {{path: {{exact: /ping}}}}
   respond: {{status: 200, headers: {{content-type: text/plain}}, body: "pong\n"}}
 
-clusters:
+clusters:                          # no endpoints: the first request starts one
 - name: iris-v1
-  server: kserve-v2
-  endpoints: ["{v1}"]
+  server: kserve-v2                # ready when GET /v2/health/ready says so
+  scale:
+    idle: 30s                      # without a request for so long it is stopped
+    process: {{command: [{program}, demo, --model, v1, --port, "${{PORT}}"]}}
 - name: iris-v2
   server: kserve-v2
-  endpoints: ["{v2}"]
+  scale:
+    idle: 30s
+    process: {{command: [{program}, demo, --model, v2, --port, "${{PORT}}"]}}
 "#
     )
 }
@@ -63,27 +75,29 @@ clusters:
 /// * `listen`, `admin`: the addresses as bound
 pub fn banner(listen: &str, admin: &str) -> String {
     format!(
-        r#"Forebay demo: two versions of an iris classifier behind one address, split 20/80.
+        r#"Forebay demo: two versions of an iris classifier behind one address, split 20/80. Neither runs yet.
 
-  proxy  http://{listen}
-  admin  http://{admin}
+  proxy      http://{listen}
+  dashboard  http://{admin}/ui/
 
 Try, in another terminal:
 
-  # ask the model (KServe v1); which version answers is the split's choice
-  curl -i http://{listen}/v1/models/iris:predict -d '{{"instances": [[5.1, 3.5, 1.4, 0.2]]}}'
+  # the first request waits while its model starts, 2 s; the second one does not. See x-forebay-cold-start, in ms
+  curl -i -H 'x-version: v2' http://{listen}/v1/models/iris:predict -d '{{"instances": [[5.1, 3.5, 1.4, 0.2]]}}'
+  curl -i -H 'x-version: v2' http://{listen}/v1/models/iris:predict -d '{{"instances": [[5.1, 3.5, 1.4, 0.2]]}}'
 
-  # the same model over the Open Inference Protocol v2
-  curl http://{listen}/v2/models/iris/infer -d '{{"inputs": [{{"name": "features", "datatype": "FP32", "shape": [1, 4], "data": [6.0, 2.2, 5.0, 1.5]}}]}}'
-
-  # a hundred requests: about 20 say v1, about 80 say v2
+  # a hundred requests: about 20 say v1, about 80 say v2; the first one for v1 starts it
   for i in $(seq 100); do curl -s http://{listen}/v1/models/iris; done | sort | uniq -c
 
-  # choose a version; the two disagree about this flower
+  # what v1 is asked by name, v2 is asked too; the two disagree about this flower, and the comparison says so
   curl -H 'x-version: v1' http://{listen}/v1/models/iris:predict -d '{{"instances": [[6.0, 2.2, 5.0, 1.5]]}}'
-  curl -H 'x-version: v2' http://{listen}/v1/models/iris:predict -d '{{"instances": [[6.0, 2.2, 5.0, 1.5]]}}'
+  curl http://{admin}/api/mirrors
 
-  # a stream of predictions, one event every 300 ms
+  # a limit per user: five at once, then one per second
+  for i in $(seq 8); do curl -so /dev/null -w '%{{http_code}}\n' -H 'x-user: ada' http://{listen}/v1/models/iris; done | sort | uniq -c
+
+  # the same model over the Open Inference Protocol v2; a stream of predictions, one event every 300 ms
+  curl http://{listen}/v2/models/iris/infer -d '{{"inputs": [{{"name": "features", "datatype": "FP32", "shape": [1, 4], "data": [6.0, 2.2, 5.0, 1.5]}}]}}'
   curl -N 'http://{listen}/v1/models/iris:stream?n=10&every=300'
 
   # a redirect, an answer of the proxy's own, a path nobody serves
@@ -91,12 +105,11 @@ Try, in another terminal:
   curl http://{listen}/ping
   curl -i http://{listen}/nowhere
 
-  # what the proxy knows
-  curl http://{admin}/api/routes
-  curl http://{admin}/api/config/status
-  curl -s http://{admin}/metrics | grep forebay_requests_total
+  # who runs, and why: after 30 s without a request the replicas are 0 again
+  curl -s http://{admin}/metrics | grep -E '^forebay_(replicas|demand|requests_total)'
+  curl -sN http://{admin}/api/logs/iris-v2
 
-Ctrl-C stops it.
+Ctrl-C stops it, and the models with it.
 "#
     )
 }
@@ -111,11 +124,10 @@ mod tests {
 
     #[test]
     fn the_configuration_is_legal_and_routes_as_the_banner_says() {
-        let server = SocketAddr::from(([127, 0, 0, 1], 1001));
         let file = SourceFile {
             name: "demo".into(),
             directory: ".".into(),
-            text: config(server, server, "127.0.0.1:9900", "127.0.0.1:9901"),
+            text: config("/usr/bin/forebay", "127.0.0.1:9900", "127.0.0.1:9901"),
         };
         let loaded = load(&[file], &|_| None).unwrap_or_else(|diagnostics| panic!("{diagnostics}"));
         assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
@@ -158,14 +170,12 @@ mod tests {
 
     #[test]
     fn the_configuration_names_what_it_was_given() {
-        let v1 = SocketAddr::from(([127, 0, 0, 1], 1001));
-        let v2 = SocketAddr::from(([127, 0, 0, 1], 1002));
-        let text = config(v1, v2, "127.0.0.1:9900", "[::1]:9901");
+        let text = config("/a \"b\"/forebay", "127.0.0.1:9900", "[::1]:9901");
         for line in [
             r#"admin: {address: "[::1]:9901"}"#,
             r#"  address: "127.0.0.1:9900""#,
-            r#"  endpoints: ["127.0.0.1:1001"]"#,
-            r#"  endpoints: ["127.0.0.1:1002"]"#,
+            r#"    process: {command: ["/a \"b\"/forebay", demo, --model, v1, --port, "${PORT}"]}"#,
+            r#"    process: {command: ["/a \"b\"/forebay", demo, --model, v2, --port, "${PORT}"]}"#,
         ] {
             assert!(
                 text.lines().any(|l| l == line),
@@ -178,6 +188,6 @@ mod tests {
     fn the_banner_says_both_addresses() {
         let text = banner("127.0.0.1:9900", "127.0.0.1:9901");
         assert!(text.contains("curl http://127.0.0.1:9900/ping"));
-        assert!(text.contains("curl http://127.0.0.1:9901/api/routes"));
+        assert!(text.contains("http://127.0.0.1:9901/ui/"));
     }
 }

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use forebay_config::peek::{Found, Places};
 use http::header::WWW_AUTHENTICATE;
-use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 
 use crate::answer::Refusal;
 use crate::error::Reason;
@@ -143,6 +143,9 @@ impl Filters {
     }
 }
 
+/// How long the request waited for its endpoint, ms.
+static X_FOREBAY_COLD_START: HeaderName = HeaderName::from_static("x-forebay-cold-start");
+
 /// What is added to an answer, whoever gives it.
 #[derive(Debug, Default)]
 pub struct Dressing<'s> {
@@ -150,6 +153,8 @@ pub struct Dressing<'s> {
     pub cors: Option<(&'s Cors, Option<HeaderValue>)>,
     /// The cookie that keeps a client with its member.
     pub cookie: Option<HeaderValue>,
+    /// How long the request waited for its endpoint.
+    pub waited: Option<std::time::Duration>,
 }
 
 impl Dressing<'_> {
@@ -160,6 +165,10 @@ impl Dressing<'_> {
         }
         if let Some(cookie) = self.cookie {
             headers.append(http::header::SET_COOKIE, cookie);
+        }
+        if let Some(waited) = self.waited {
+            let milliseconds = u64::try_from(waited.as_millis()).unwrap_or(u64::MAX);
+            headers.insert(&X_FOREBAY_COLD_START, milliseconds.into());
         }
     }
 }

@@ -119,6 +119,18 @@ families! {
         "Requests and answers written to the file, posted, or dropped because that was too slow or failed.";
     RETRIES = Kind::Counter, "retries_total" ["cluster", "reason"]
         "Further attempts of a request, by what made them necessary.";
+    WAITING = Kind::Gauge, "waiting" ["cluster"]
+        "Requests in the waiting room of a cluster.";
+    WAITING_BYTES = Kind::Gauge, "waiting_bytes" ["cluster"]
+        "Bytes of request bodies that are held in the waiting room of a cluster.";
+    QUEUE_WAIT = Kind::Histogram(DURATION_BOUNDS), "queue_wait_seconds" ["cluster"]
+        "Time that requests which waited spent in the waiting room, those included that got no endpoint.";
+    DEMAND = Kind::Gauge, "demand" ["cluster", "signal"]
+        "What requests want of a cluster with scale: in_flight, waiting, and rate per second.";
+    DESIRED_REPLICAS = Kind::Gauge, "desired_replicas" ["cluster"]
+        "Replicas that the scaler wants.";
+    REPLICAS = Kind::Gauge, "replicas" ["cluster", "state"]
+        "Replicas of a cluster with scale, by state: starting, ready or stopping.";
     ENDPOINT_IN_FLIGHT = Kind::Gauge, "endpoint_in_flight" ["cluster", "endpoint"]
         "Requests in flight on an endpoint; at most 1000 endpoints are exported.";
     ENDPOINT_HEALTHY = Kind::Gauge, "endpoint_healthy" ["cluster", "endpoint"]

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TE, TRANSFER_ENCODING};
 use http::uri::{Authority, PathAndQuery, Scheme};
@@ -239,6 +239,7 @@ impl Starting<'_> {
                 .most
                 .map(|most| Capture::new(most, Arc::clone(&state.budget))),
             observation: Rc::clone(self.observation),
+            waited: Duration::ZERO,
         };
         let task = tokio::task::spawn_local(copy.run());
         self.observation.follow(task.abort_handle());

@@ -11,10 +11,12 @@ use tokio::time::Instant;
 use super::observation::{Observation, Whose};
 use super::state::{CANCELLED, Outcome, UnderWay};
 use super::view::MirrorView;
+use crate::admission::{Admitted, nothing_came};
 use crate::capture::{Capture, Seen, SeenAnswer};
-use crate::cluster::{Choice, Chosen, Endpoint, InFlight, Probe, Verdict};
+use crate::cluster::{Choice, Chosen, Endpoint, InFlight, Probe, Verdict, clocks};
 use crate::error::Reason;
 use crate::flow::Flow;
+use crate::room::{Due, Slot, Waiting};
 use crate::snapshot::ClusterView;
 use crate::upload::{RequestBody, TeeReader, Watch};
 use crate::upstream::Lease;
@@ -38,7 +40,14 @@ pub(super) struct Copy {
     /// Keeps its answer; `None`: nobody looks at it.
     pub keep: Option<Capture>,
     pub observation: Rc<Observation>,
+    /// In the room of its cluster; that of the primary is over when its copies begin.
+    pub waited: Duration,
 }
+
+/// No replica exists, and copies without demand bring none.
+const ASLEEP: &str = "asleep";
+/// Replicas exist, none has a free slot, and copies without demand wait for none.
+const BUSY: &str = "busy";
 
 /// An answer's head and trailers.
 type Answer = (StatusCode, HeaderMap, Option<HeaderMap>);
@@ -96,13 +105,15 @@ impl Copy {
         let Some(mut keep) = self.keep.take() else {
             return;
         };
+        let seconds = self.observation.started().elapsed();
+        let seconds = seconds.saturating_sub(self.waited).as_secs_f64();
         let seen = match answer {
             Some((status, headers, trailers)) => Seen::Answer(Box::new(SeenAnswer {
                 status,
                 headers,
                 body: keep.take(),
                 trailers,
-                seconds: self.observation.started().elapsed().as_secs_f64(),
+                seconds,
             })),
             None => Seen::Nothing(outcome.reason()),
         };
@@ -120,17 +131,33 @@ impl Copy {
         let mut request = head.map(|()| body);
         let mut tried = Vec::new();
         let mut last = Outcome::Dropped("no_endpoint");
+        let has_room = self.cluster.config.has_room();
+        if has_room && self.mirror.config.demand {
+            self.cluster.state.arrived();
+        }
         let mut in_vain = false; // a connection was opened for nothing, or none could be
         for _ in 0..ATTEMPTS {
-            let Some(Chosen { endpoint, probe }) = self.choose(&tried) else {
-                break;
+            let admitted = if has_room {
+                match self.admit(&tried).await {
+                    Ok(admitted) => admitted,
+                    Err(outcome) if tried.is_empty() => return Err(outcome),
+                    Err(_) => break, // why the last attempt failed says more
+                }
+            } else {
+                let Some(chosen) = self.choose(&tried) else {
+                    break;
+                };
+                Admitted { chosen, slot: None }
             };
+            let Chosen { endpoint, probe } = admitted.chosen;
             let cluster = &self.cluster;
             let most = cluster.config.breaker.requests;
             if most.is_some_and(|most| cluster.state.requests() >= most) {
                 return Err(Outcome::Dropped("breaker_open"));
             }
-            let in_flight = InFlight::begin(Arc::clone(&endpoint));
+            let aside = has_room && !self.mirror.config.demand;
+            let _no_demand = aside.then(|| cluster.state.without_demand());
+            let in_flight = InFlight::begin(Arc::clone(&endpoint), admitted.slot);
             let connector = &cluster.connector;
             let pools = &self.worker.pools;
             let pool = pools.of(&endpoint, connector, &cluster.config.keepalive);
@@ -146,6 +173,7 @@ impl Copy {
                     if !error.is_ours() {
                         in_vain = true;
                         self.observe(&endpoint, probe, Verdict::Failed);
+                        self.spare(&endpoint);
                     }
                     tried.push(endpoint.id);
                     continue;
@@ -174,6 +202,7 @@ impl Copy {
                     };
                     request = *again;
                     if !reused {
+                        self.spare(&endpoint);
                         in_vain = true;
                         tried.push(endpoint.id);
                     }
@@ -186,15 +215,70 @@ impl Copy {
         Err(last)
     }
 
-    fn choose(&self, tried: &[u64]) -> Option<Chosen> {
-        let cluster = &self.cluster;
-        let choice = Choice {
-            cluster: &cluster.config,
+    fn choice<'a>(&'a self, tried: &'a [u64]) -> Choice<'a> {
+        Choice {
+            cluster: &self.cluster.config,
             key: None,
             roll: self.worker.roll(),
             tried,
-        };
-        cluster.state.choose(&cluster.state.endpoints(), &choice)
+            free: None,
+        }
+    }
+
+    fn choose(&self, tried: &[u64]) -> Option<Chosen> {
+        let state = &self.cluster.state;
+        state.choose(&state.endpoints(), &self.choice(tried))
+    }
+
+    /// Takes a free slot of a cluster with a room, or waits for one where the copies are demand.
+    async fn admit(&mut self, tried: &[u64]) -> Result<Admitted, Outcome> {
+        let state = &self.cluster.state;
+        let choice = self.choice(tried);
+        if let Some((slot, probe)) = state.take_slot(&choice) {
+            return Ok(Admitted::with_slot(slot, probe));
+        }
+        let exist = state.room().replicas().exist();
+        if !self.mirror.config.demand {
+            return Err(Outcome::Dropped(if exist { BUSY } else { ASLEEP }));
+        }
+        if !exist && state.outlook().start_failed {
+            return Err(Outcome::Dropped(Reason::StartFailed.label()));
+        }
+        let full = |_| Outcome::Dropped(Reason::QueueFull.label());
+        let waiting = state.wait(&choice).map_err(full)?;
+        let since = waiting.since();
+        let slot = self.wait(waiting).await?;
+        self.waited += since.elapsed();
+        Ok(Admitted::with_slot(slot, None))
+    }
+
+    /// Waits as long as requests do; the copy's own clock, which ends the waiting as well, is that of the caller.
+    async fn wait(
+        &self,
+        mut waiting: Waiting<Arc<Endpoint>>,
+    ) -> Result<Slot<Arc<Endpoint>>, Outcome> {
+        let replicas = self.cluster.state.room().replicas();
+        let clocks = clocks(&self.cluster.config);
+        let since = waiting.since();
+        loop {
+            let reason = match clocks.due(since, Instant::now(), replicas) {
+                Due::Wait(until) => match tokio::time::timeout_at(until, &mut waiting).await {
+                    Ok(Ok(slot)) => return Ok(slot),
+                    Ok(Err(reason)) => reason,
+                    Err(_) => continue,
+                },
+                Due::Saturated => Reason::QueueTimeout,
+                Due::Empty => nothing_came(&self.cluster),
+            };
+            return Err(Outcome::Dropped(reason.label()));
+        }
+    }
+
+    /// Nothing took a connection there: in a cluster with a room it gets no more until a probe passes.
+    fn spare(&self, endpoint: &Endpoint) {
+        if self.cluster.config.has_room() {
+            self.cluster.state.mark_down(endpoint);
+        }
     }
 
     fn observe(&self, endpoint: &Arc<Endpoint>, probe: Option<Probe>, verdict: Verdict) {

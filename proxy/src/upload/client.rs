@@ -11,7 +11,8 @@ use crate::body::clean_trailers;
 use crate::error::{Cut, Reason};
 use crate::flow::Flow;
 
-/// The client's end of a request's body.
+/// The client's end of a request's body; by default one that is over.
+#[derive(Default)]
 pub struct Client {
     /// `None` once it has ended.
     incoming: Option<Incoming>,

@@ -16,7 +16,7 @@ use crate::error::Cut;
 use crate::flow::Flow;
 
 pub use client::Client;
-pub use shared::{Ahead, Replay, Upload};
+pub use shared::{Ahead, Held, Replay, Upload};
 pub use tee::{TeeEnd, TeeReader, TeeWriter, Watch, tee};
 pub use tether::{Hitch, Tether};
 
@@ -73,6 +73,17 @@ impl RequestBody {
         let tether = Tether::default();
         outgoing.knot = Some(tether::Knot::new(hitch, &tether));
         Some(tether)
+    }
+
+    /// Lets the body be read before it is sent; `None`: there is nothing to read.
+    pub fn share(&mut self) -> Option<Rc<Upload>> {
+        let outgoing = self.0.as_mut()?;
+        if let Kind::Direct(client) = &mut outgoing.kind {
+            let client = std::mem::take(client);
+            let upload = Upload::new(client, Ahead::default(), None, None);
+            outgoing.kind = Kind::Shared(upload.read());
+        }
+        self.upload().map(Rc::clone)
     }
 
     /// True when there is nothing to send.

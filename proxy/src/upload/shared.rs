@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -12,7 +13,7 @@ use http_body::{Frame, SizeHint};
 use super::client::Client;
 use super::tee::TeeWriter;
 use super::{Kind, RequestBody};
-use crate::capture::{Capture, Kept};
+use crate::capture::{Budget, Capture, Kept};
 use crate::error::{Cut, Reason};
 use crate::flow::Flow;
 
@@ -150,6 +151,34 @@ impl Upload {
         Some(inner.client.size_hint().exact()? + inner.ready)
     }
 
+    /// Reads on while the body waits to be sent, as long as `held` has room for it. Ready when nothing more is read.
+    pub fn poll_ahead(&self, held: &mut Held, flow: &Flow, cx: &mut Context<'_>) -> Poll<()> {
+        let mut inner = self.0.borrow_mut();
+        let inner = &mut *inner;
+        while !inner.client.is_over() {
+            if !held.reserve() {
+                return Poll::Ready(());
+            }
+            let polled = inner.client.poll(flow, cx);
+            let Poll::Ready(read) = polled else {
+                held.unreserve();
+                return Poll::Pending;
+            };
+            let Some(Ok(mut frame)) = read else {
+                held.unreserve();
+                return Poll::Ready(()); // its end; a failure is in the flow
+            };
+            if let Some(data) = frame.data_mut() {
+                *data = Bytes::copy_from_slice(data); // a slice would pin the whole block it was read into
+                held.settle(data.len() as u64);
+            } else {
+                held.settle(0);
+            }
+            inner.push(frame);
+        }
+        Poll::Ready(())
+    }
+
     /// What was captured so far; `None`: nobody asked, or it was whole and is taken already.
     pub fn seen(&self) -> Option<Kept> {
         let mut inner = self.0.borrow_mut();
@@ -254,6 +283,52 @@ impl Inner {
 
     fn is_over(&self) -> bool {
         self.client.is_over() && self.next == self.pieces.len()
+    }
+}
+
+/// Bytes held of a body that waits; given back when this is dropped.
+pub struct Held {
+    budget: Arc<Budget>,
+    taken: u64,
+}
+
+impl Held {
+    /// What is reserved before anything is read.
+    const STEP: u64 = 16 << 10;
+    /// What a piece costs besides its bytes.
+    const ENTRY: u64 = 256;
+
+    /// Nothing yet.
+    pub fn new(budget: &Arc<Budget>) -> Self {
+        Self {
+            budget: Arc::clone(budget),
+            taken: 0,
+        }
+    }
+
+    fn reserve(&mut self) -> bool {
+        let fits = self.budget.take(Self::STEP);
+        self.taken += if fits { Self::STEP } else { 0 };
+        fits
+    }
+
+    fn unreserve(&mut self) {
+        self.taken -= Self::STEP;
+        self.budget.give_back(Self::STEP);
+    }
+
+    /// The piece that was reserved for is here.
+    fn settle(&mut self, bytes: u64) {
+        let cost = bytes + Self::ENTRY;
+        self.budget.force(cost);
+        self.taken += cost;
+        self.unreserve();
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.budget.give_back(self.taken);
     }
 }
 

@@ -156,6 +156,13 @@ impl Lease {
         }
     }
 
+    /// The response head came.
+    pub fn head_came(&mut self) {
+        if let Some(in_flight) = &mut self.in_flight {
+            in_flight.head_came();
+        }
+    }
+
     /// The answer is whole since `now`: the connection may serve the next request.
     pub fn release(mut self, now: tokio::time::Instant) {
         if let Some(Connection::Http1(h1)) = self.connection.take() {

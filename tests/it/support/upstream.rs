@@ -35,7 +35,15 @@ impl Upstream {
         S: Fn(Peer) -> F + Send + Sync + 'static,
         F: Future<Output = ()> + Send + 'static,
     {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::on(TcpListener::bind("127.0.0.1:0").await.unwrap(), script)
+    }
+
+    /// Runs `script` for each connection of a socket that listens already.
+    pub fn on<F, S>(listener: TcpListener, script: S) -> Self
+    where
+        S: Fn(Peer) -> F + Send + Sync + 'static,
+        F: Future<Output = ()> + Send + 'static,
+    {
         let address = listener.local_addr().unwrap();
         let connections: Arc<Mutex<Vec<Transcript>>> = Arc::default();
         let all = Arc::clone(&connections);

@@ -1,6 +1,6 @@
 //! Keys of who serves: endpoints, how they are found, chosen and checked.
 
-use super::{HOUR, Weight, YEAR};
+use super::{HOUR, QueueKeys, ScaleKeys, Weight, YEAR};
 use crate::model::{ServerKind, UpstreamProtocol};
 use crate::schema::section::section;
 use crate::schema::{
@@ -38,8 +38,14 @@ section! {
         "health" health: HealthKeys,
         /// Endpoints whose answers fail get no requests for a while; default: never. `{}` has all defaults.
         "outlier" outlier: OutlierKeys,
+        /// Requests in flight per endpoint, exact within this proxy; more wait. Default: no bound.
+        "concurrency" concurrency: Whole<1, 1_000_000>,
+        /// Bounds of the waiting room.
+        "queue" queue: QueueKeys,
+        /// Who starts and stops replicas, and by what demand; default: nobody here.
+        "scale" scale: ScaleKeys,
     }
-    later ["models", "ports", "concurrency", "queue", "scale"]
+    later ["models", "ports"]
 }
 
 section! {

@@ -159,7 +159,8 @@ fn limit_key(per: &LimitKey) -> Value {
 }
 
 /// Returns a rate as it is written.
-fn rate_text(rate: Rate) -> String {
+/// Returns a rate as it is written.
+pub(super) fn rate_text(rate: Rate) -> String {
     let unit = match rate.period.as_secs() {
         1 => "s",
         60 => "m",

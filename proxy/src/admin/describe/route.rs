@@ -36,6 +36,9 @@ pub(super) fn route(route: &Route) -> Value {
     if route.cutover == Cutover::Ready {
         fields["cutover"] = json!("ready");
     }
+    if !route.wake {
+        fields["wake"] = json!(false);
+    }
     for (key, value) in policy(route).into_iter().chain(traffic(route)) {
         fields[key] = value;
     }

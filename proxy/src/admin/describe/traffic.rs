@@ -85,7 +85,7 @@ fn record(record: &Recording) -> Value {
 }
 
 /// A URL, which names no user, without its query.
-fn url(url: &Uri) -> String {
+pub(super) fn url(url: &Uri) -> String {
     let scheme = url.scheme_str().unwrap_or_default();
     let place = url.authority().map_or("", |authority| authority.as_str());
     let query = url.query().map_or("", |_| "?redacted");

@@ -149,7 +149,9 @@ async fn a_busy_endpoint_serves_only_when_no_other_can() {
     pool.observe(0, Verdict::Busy(2 * SECOND)); // the earlier word reaches further
     assert!(pool.endpoint(0).report().busy);
     assert!(pool.endpoint(0).is_healthy());
-    let _held: Vec<_> = (0..9).map(|_| InFlight::begin(pool.endpoint(1))).collect();
+    let _held: Vec<_> = (0..9)
+        .map(|_| InFlight::begin(pool.endpoint(1), None))
+        .collect();
     assert!(rolls(50).all(|roll| pool.index(roll) == 1));
     let tried = [pool.endpoint(1).id];
     assert!(pool.choose_with(None, 0, &tried).is_some());

@@ -11,7 +11,7 @@ fn two_endpoints_with_two_concurrent_requests_get_one_each() {
     let pool = Pool::new(&[1, 1], Balance::LeastRequests);
     for roll in 0..100u32 {
         let first = pool.choose(roll).unwrap().endpoint;
-        let _busy = InFlight::begin(Arc::clone(&first));
+        let _busy = InFlight::begin(Arc::clone(&first), None);
         let second = pool.choose(roll * 7).unwrap().endpoint;
         assert_ne!(first.id, second.id);
     }
@@ -51,7 +51,7 @@ fn a_key_keeps_its_endpoint_and_moves_only_when_that_goes() {
 fn bounded_load_never_piles_one_hot_key_on_one_endpoint() {
     let pool = Pool::new(&[1; 4], Balance::Hash(HashKey::ClientIp));
     let hot = || pool.choose_with(Some(b"hot"), 0, &[]).unwrap().endpoint;
-    let held: Vec<_> = (0..100).map(|_| InFlight::begin(hot())).collect();
+    let held: Vec<_> = (0..100).map(|_| InFlight::begin(hot(), None)).collect();
     let set = pool.state.endpoints();
     let most = set.endpoints.iter().map(|e| e.in_flight()).max().unwrap();
     assert!(most <= 33, "{most} of {}", held.len());
@@ -71,7 +71,7 @@ fn what_was_tried_is_not_chosen_again() {
 #[test]
 fn an_endpoint_that_stays_keeps_its_counters() {
     let pool = Pool::new(&[1, 1], Balance::Random);
-    let _held = InFlight::begin(pool.endpoint(0));
+    let _held = InFlight::begin(pool.endpoint(0), None);
     pool.update(&[9]);
     assert_eq!(pool.endpoint(0).in_flight(), 1);
     assert_eq!(pool.state.requests(), 1);

@@ -76,7 +76,7 @@ async fn an_endpoint_back_from_ejection_or_illness_begins_slowly() {
 async fn a_slow_endpoint_is_never_preferred_to_a_less_loaded_one() {
     let pool = pool(1, Balance::LeastRequests);
     pool.update(&[1; 2]);
-    let _held = InFlight::begin(pool.endpoint(1));
+    let _held = InFlight::begin(pool.endpoint(1), None);
     assert_near(share(&pool, 1), 0.0, &Balance::LeastRequests);
 }
 
@@ -85,7 +85,7 @@ async fn endpoints_that_all_begin_share_by_load() {
     let pool = pool(2, Balance::LeastRequests).with_health();
     (0..2).for_each(|index| pool.check(index, false));
     (0..2).for_each(|index| pool.check(index, true));
-    let _held = InFlight::begin(pool.endpoint(1));
+    let _held = InFlight::begin(pool.endpoint(1), None);
     assert_near(share(&pool, 0), 1.0, &Balance::LeastRequests);
 }
 
