@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use forebay_config::canonical::{canonical_host, canonical_path};
-use forebay_config::route::{Lookup, RequestHead, RouteTable};
+use forebay_config::route::{Lookup, ModelName, RequestHead, RouteTable};
 use forebay_config::{
     Action, HeaderEdits, HostPattern, Match, PathMatch, PathOptions, Position, Respond, Rewrite,
     Route, Timeouts,
@@ -148,6 +148,7 @@ fn lookup_all(table: &RouteTable, requests: &[(String, String)], lookups: usize)
             query: None,
             method: &Method::POST,
             headers: &headers,
+            model: ModelName::Unknown,
         };
         let found = table.find(black_box(&head));
         assert!(

@@ -145,6 +145,10 @@ codes! {
     DroppedCopies = Warning "W014";
     /// Requests give up before a start does.
     GivesUp = Warning "W015";
+    /// A match on a model that none of the route's clusters serves.
+    UnservedModel = Warning "W016";
+    /// Replicas that the devices have no room for at once.
+    NoRoom = Warning "W017";
 }
 
 impl Serialize for Code {

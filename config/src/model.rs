@@ -7,6 +7,7 @@ mod health;
 mod mirror;
 mod policy;
 mod scale;
+mod server_kind;
 mod traffic;
 
 pub use self::cluster::*;
@@ -58,6 +59,8 @@ pub struct Config {
     pub rate_limit_policies: Vec<Arc<RateLimitPolicy>>,
     /// Who is known.
     pub auth: Auth,
+    /// The devices that local processes share, indices unique; empty: those that the driver reports.
+    pub gpus: Vec<Gpu>,
     /// `None`: no access log.
     pub access_log: Option<AccessLog>,
 }
@@ -270,6 +273,8 @@ pub struct Match {
     pub query: Vec<(String, ValueMatch)>,
     /// All of them.
     pub cookies: Vec<(String, ValueMatch)>,
+    /// The name of a model, in the URL or the body as the server kinds of the route's clusters have it.
+    pub model: Option<String>,
     /// Where it was written.
     pub position: Option<Position>,
 }
@@ -317,6 +322,9 @@ pub enum Action {
     /// Forwards to one member by weight; at least one member, the sum of weights > 0 and ≤ `u32::MAX`.
     /// `cluster: NAME` is a split of one.
     Forward(Vec<Member>),
+    /// Forwards to the cluster whose `models` name what the request asks for. At least one cluster has `models`, and no
+    /// name is in two of them.
+    ByModel,
     /// Answers with a redirect.
     Redirect(Redirect),
     /// Answers with fixed content.

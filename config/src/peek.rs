@@ -5,6 +5,7 @@
 //! a limit cannot be dodged by a second `"user"`, nor by a second `"metadata"` around it. The price is that an object
 //! must be read to its end before anything in it is certain.
 
+mod member;
 mod places;
 mod scan;
 #[cfg(test)]
@@ -15,6 +16,7 @@ use std::sync::Arc;
 
 use crate::pointer::Pointer;
 
+pub use member::{Member, Sight};
 pub use places::Places;
 pub use scan::{Peek, Progress};
 

@@ -2,7 +2,7 @@
 //!
 //! A route with several matches, or a match with several hosts, compiles into several rules, and the precedence is
 //! over rules: `priority`, exact host, longest wildcard host, no host; exact path, longest prefix, regex, no path;
-//! has a method; most headers and cookies; most query keys; file order. Host and path are the shape of the table, hash
+//! has a method; most headers and cookies; most query keys; has a model; file order. Host and path are the shape of the table, hash
 //! maps walked from the most to the least specific; priority and the rest are the order of short lists in them. So a
 //! lookup costs the same among ten routes and among ten thousand, whatever their priorities.
 
@@ -34,6 +34,19 @@ pub struct RequestHead<'a> {
     pub method: &'a Method,
     /// All fields of the request.
     pub headers: &'a HeaderMap,
+    /// Finding it may cost a look at the body: say so only when [`Lookup::NeedsModel`] asks.
+    pub model: ModelName<'a>,
+}
+
+/// The name of the model that a request asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ModelName<'a> {
+    /// Nobody looked: a condition on it may hold.
+    Unknown,
+    /// It names none, or none that can be found: no condition on it holds.
+    None,
+    /// It names this one, unescaped.
+    Named(&'a str),
 }
 
 /// The answer of [`RouteTable::find`].
@@ -44,6 +57,14 @@ pub enum Lookup<'a> {
         /// Index into the routes the table was made of.
         route: usize,
         /// The entry of the route's `match` that held.
+        matched: &'a CompiledMatch,
+    },
+    /// This rule holds if the request names its model. Only for [`ModelName::Unknown`], and only when no better rule
+    /// without a model holds.
+    NeedsModel {
+        /// Index into the routes the table was made of.
+        route: usize,
+        /// The entry of the route's `match` that may hold.
         matched: &'a CompiledMatch,
     },
     /// No rule holds, but at least one misses nothing but the method.
@@ -106,10 +127,7 @@ impl RouteTable {
             }
         });
         match best {
-            Some(matched) => Lookup::Found {
-                route: matched.route(),
-                matched,
-            },
+            Some(matched) => found(matched, request),
             None => self.refuse(request),
         }
     }
@@ -122,6 +140,9 @@ impl RouteTable {
             missed.extend(candidates.filter(|candidate| candidate.misses_only_method(request)));
             ControlFlow::Continue(())
         });
+        if let Some(unsure) = missed.iter().find(|missed| missed.is_unsure(request)) {
+            return found(unsure, request);
+        }
         missed.sort_by_key(|candidate| Reverse(candidate.priority())); // stable
         let mut allow: Vec<Method> = Vec::new();
         for method in missed.into_iter().flat_map(CompiledMatch::methods) {
@@ -158,7 +179,8 @@ impl RouteTable {
     }
 
     /// Every `match` entry of the table with the first condition that `request` fails, `None` for those that hold; in
-    /// file order. For explaining a choice, not for making one.
+    /// file order. For explaining a choice, not for making one. While the model is [`ModelName::Unknown`] no condition
+    /// on it fails.
     pub fn failures<'t>(
         &'t self,
         request: &RequestHead<'_>,
@@ -166,6 +188,14 @@ impl RouteTable {
         self.matches
             .iter()
             .map(move |candidate| (candidate, candidate.first_failure(request)))
+    }
+}
+
+fn found<'t>(matched: &'t CompiledMatch, request: &RequestHead<'_>) -> Lookup<'t> {
+    let route = matched.route();
+    match matched.is_unsure(request) {
+        true => Lookup::NeedsModel { route, matched },
+        false => Lookup::Found { route, matched },
     }
 }
 

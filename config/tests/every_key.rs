@@ -11,10 +11,10 @@ use forebay_config::pointer::Pointer;
 use forebay_config::schema::json_schema;
 use forebay_config::{
     AccessEntry, Action, AnyOf, Balance, Bound, Compare, Config, Cutover, Discover, Driver,
-    EncodedSlash, HashKey, Health, HealthKind, LimitKey, LimitSource, ListenerProtocol, LogFormat,
-    LogTarget, MissingKey, Origin, Outlier, PathMatch, PathRewrite, Process, Queue, RateLimit,
-    Replace, Retry, RetryMethods, RetryWhen, RouteAuth, Scale, ServerKind, Sticky, Targets,
-    Tolerance, UpstreamProtocol,
+    EncodedSlash, Gpu, GpuMemory, GpuShare, HashKey, Health, HealthKind, LimitKey, LimitSource,
+    ListenerProtocol, LogFormat, LogTarget, MissingKey, Origin, Outlier, PathMatch, PathRewrite,
+    Ports, Process, Queue, RateLimit, Replace, Retry, RetryMethods, RetryWhen, RouteAuth, Scale,
+    ServerKind, Sticky, Targets, Tolerance, UpstreamProtocol,
 };
 use http::{Method, StatusCode};
 use serde_json::Value;
@@ -41,6 +41,7 @@ rate_limit_policies:
 - {name: slots, concurrent: 3, per: {cookie: sid}, overrides: {vip: 9}}
 - {name: users, concurrent: 2, per: {json: /user/na~1me}}
 auth: {api_keys: {file: keys.txt}}
+gpus: [{memory: 24GiB}, {index: 3, memory: 8GiB, cores: 90}]
 listeners:
 - name: web
   address: "[::1]:0"
@@ -138,10 +139,13 @@ routes:
 - {name: ping, match: {path: {exact: /ping}}, respond: {status: 204, headers: {x-a: b}, body: ok}}
 - {name: bytes, listeners: [raw], cluster: three}
 - {name: scaled, match: {path: {exact: /n}}, wake: true, split: [{cluster: five}, {cluster: six}, {cluster: seven}, {cluster: eight}]}
+- {name: named, match: {path: {prefix: /v1}, model: m}, by_model: true}
 clusters:
 - name: one
   server: llama.cpp
-  endpoints: ["10.0.0.1:1", {address: "[FD00::1]:2", weight: 3, labels: {version: 1.10}}]
+  models: [m, 3.10, "org/A b:7"]
+  ports: {http: 81, grpc: 82, metrics: 83}
+  endpoints: ["10.0.0.1:1", {address: "[FD00::1]:2", weight: 3, labels: {version: 1.10}}, "[FD00::2]"]
   subset: {version: 1.10}
   protocol: http2
   tls: {server_name: m.example.com, ca: ca.crt, certificate: c.crt, key: /abs/c.key}
@@ -155,12 +159,13 @@ clusters:
 - {name: three, endpoints: ["h:1"], balance: {hash: {client_ip: true}}, health: {kind: tcp}, outlier: {}}
 - {name: four, endpoints: ["h:2"], health: {}}
 - name: five
+  server: sglang
   concurrency: 9
-  queue: {max_requests: 8, max_bytes: 7MiB, saturated: 6s, empty: 50s}
+  queue: {max_requests: 8, max_bytes: 7MiB, saturated: 6s, empty: 50s, heartbeat: 5s, waiting_page: true}
   scale:
     min: 2
     max: 3
-    target: {in_flight: 4.5, rate: 120/m}
+    target: {in_flight: 4.5, rate: 120/m, queue: 5, kv_cache: 80%}
     stable_window: 30s
     panic_window: 5s
     panic_threshold: 1.5
@@ -168,6 +173,8 @@ clusters:
     idle: none
     start_timeout: 40s
     preload: false
+    gpu: {memory: 25%, cores: 10}
+    min_residency: 0s
     process:
       command: bin/serve --port=${PORT} --name 'a b' # a comment
       env: {CUDA_VISIBLE_DEVICES: 1, TOKEN: "${env:TOKEN}", URL: "http://h:${PORT}"}
@@ -177,6 +184,8 @@ clusters:
 - name: six
   scale:
     preload: true
+    pin: true
+    gpu: {memory: 8GiB}
     process:
       command:
       - serve
@@ -480,6 +489,18 @@ fn clusters_arrive() {
     );
     assert_eq!(one.endpoints[1].labels["version"], "1.10");
     assert_eq!(
+        (one.endpoints[2].host.as_str(), one.endpoints[2].port),
+        ("fd00::2", 81)
+    );
+    let ports = Ports {
+        http: Some(81),
+        grpc: Some(82),
+        metrics: Some(83),
+    };
+    assert_eq!((one.ports, two.ports), (ports, Ports::default()));
+    assert_eq!(one.models, ["m", "3.10", "org/A b:7"]);
+    assert!(two.models.is_empty());
+    assert_eq!(
         one.tls.as_ref().unwrap().key.as_ref().unwrap().to_str(),
         Some("/abs/c.key")
     );
@@ -497,6 +518,24 @@ fn clusters_arrive() {
     );
     assert_eq!(two.tls, Some(forebay_config::ClientTls::default()));
     assert_eq!(three.balance, Balance::Hash(HashKey::ClientIp));
+}
+
+#[test]
+fn models_and_devices_arrive() {
+    let config = everything();
+    let named = config.routes.last().unwrap();
+    assert!(matches!(named.action, Action::ByModel));
+    assert_eq!(named.matches[0].model.as_deref(), Some("m"));
+    assert_eq!(config.routes[1].matches[0].model, None);
+    let device = |index, memory, cores| Gpu {
+        index,
+        memory,
+        cores,
+    };
+    assert_eq!(
+        config.gpus,
+        [device(0, 24 << 30, 100), device(3, 8 << 30, 90)]
+    );
 }
 
 fn seconds(seconds: u64) -> Duration {
@@ -689,6 +728,8 @@ fn rooms_and_replicas_arrive() {
         max_bytes: 7 << 20,
         saturated: seconds(6),
         empty: seconds(50),
+        heartbeat: Some(seconds(5)),
+        waiting_page: true,
     };
     assert_eq!((&five.queue, &six.queue), (&Some(queue), &None));
     assert_eq!(seven.queue, Some(Queue::default()));
@@ -718,6 +759,8 @@ fn rooms_and_replicas_arrive() {
         target: Targets {
             in_flight: Some(4.5),
             rate: Some(rate),
+            queue: Some(5.0),
+            kv_cache: Some(0.8),
         },
         stable_window: seconds(30),
         panic_window: seconds(5),
@@ -726,6 +769,12 @@ fn rooms_and_replicas_arrive() {
         idle: None,
         start_timeout: seconds(40),
         preload: false,
+        pin: false,
+        min_residency: seconds(0),
+        gpu: Some(GpuShare {
+            memory: GpuMemory::Share(250_000),
+            cores: 10,
+        }),
         driver: Driver::Process(process),
         position: scaled.position.clone(),
     };
@@ -749,6 +798,12 @@ fn rooms_and_replicas_arrive() {
         idle: Some(seconds(300)),
         start_timeout: seconds(600),
         preload: true,
+        pin: true,
+        min_residency: seconds(60),
+        gpu: Some(GpuShare {
+            memory: GpuMemory::Bytes(8 << 30),
+            cores: 0,
+        }),
         driver: Driver::Process(process),
         position: plain.position.clone(),
     };

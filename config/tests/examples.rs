@@ -37,7 +37,7 @@ fn the_schema_refuses_what_the_parser_refuses() {
     for text in [
         "nonsense: 1",
         "routes: [{name: a, clutser: b}]",
-        "routes: [{name: a, by_model: true}]",
+        "routes: [{name: a, pipeline: []}]",
         "routes: [{name: a, timeouts: {total: 5}}]",
         "listeners: [{name: a, address: 8080}]",
         "clusters: [{name: a, balance: fastest}]",

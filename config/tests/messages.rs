@@ -81,10 +81,10 @@ fn what_is_not_built_is_not_unknown() {
         ],
     );
     answers(
-        "routes: [{name: r, cluster: c}]\nclusters: [{name: c, endpoints: ['a:1'], models: [m], scale: {observe: {}, pin: true}}]",
+        "routes: [{name: r, cluster: c}]\nclusters: [{name: c, endpoints: ['a:1'], discover: {kubernetes: {}}, scale: {observe: {}, gpu_pods: {}}}]",
         &[
-            "2:42 E011 clusters[0] (c): `models` is not built yet: this version of forebay does not have the feature",
-            "2:76 E011 clusters[0] (c).scale: `pin` is not built yet: this version of forebay does not have the feature",
+            "2:53 E011 clusters[0] (c).discover: `kubernetes` is not built yet: this version of forebay does not have the feature",
+            "2:91 E011 clusters[0] (c).scale: `gpu_pods` is not built yet: this version of forebay does not have the feature",
         ],
     );
 }
@@ -122,7 +122,7 @@ fn names_and_references() {
 
 #[test]
 fn a_route_has_exactly_one_action() {
-    let all = "routes[0] (r): a route has exactly one of `cluster`, `split`, `redirect` and `respond`, this one has";
+    let all = "routes[0] (r): a route has exactly one of `cluster`, `split`, `by_model`, `redirect` and `respond`, this one has";
     answers("routes: [{name: r}]", &[&format!("1:10 E022 {all} none")]);
     answers(
         &format!("routes: [{{name: r, cluster: c, respond: {{}}}}]{REST}"),
@@ -201,12 +201,20 @@ fn tls_pairs() {
 #[test]
 fn endpoints() {
     answers(
-        "routes: [{name: r, cluster: a}]\nclusters: [{name: a, endpoints: ['h:1', {address: 'H:1'}, 'http://h:2', 'h', '::1']}]",
+        "routes: [{name: r, cluster: a}]\nclusters: [{name: a, endpoints: ['h:1', {address: 'H:1'}, 'http://h:2', 8080, '::1']}]",
         &[
             "2:51 E027 clusters[0] (a).endpoints[1]: this endpoint is in the list twice",
             "2:59 E013 clusters[0] (a).endpoints[2]: the string `http://h:2` is not an endpoint",
-            "2:73 E013 clusters[0] (a).endpoints[3]: the string `h` is not an endpoint",
-            "2:78 E013 clusters[0] (a).endpoints[4]: the string `::1` is not an endpoint",
+            "2:73 E013 clusters[0] (a).endpoints[3]: the number `8080` is not an endpoint",
+            "2:79 E013 clusters[0] (a).endpoints[4]: the string `::1` is not an endpoint",
+        ],
+    );
+    answers(
+        "routes: [{name: r, cluster: a}]\nclusters: [{name: a, endpoints: ['h:1', H, '[::1]', {address: 10.0.0.1}]}]",
+        &[
+            "2:41 E027 clusters[0] (a).endpoints[1]: this endpoint has no port, and `generic` servers have no usual one",
+            "2:44 E027 clusters[0] (a).endpoints[2]: this endpoint has no port, and `generic` servers have no usual one",
+            "2:63 E027 clusters[0] (a).endpoints[3]: this endpoint has no port, and `generic` servers have no usual one",
         ],
     );
     answers(

@@ -41,6 +41,8 @@ const ANY_TEXT: &[&str] = &[
     "command",
     "stop",
     "directory",
+    "model",
+    "models",
 ];
 
 /// One place of a file that can be broken.
@@ -311,6 +313,9 @@ fn broken_syntax_is_reported_in_its_entry() {
                 let rest = &code[at + 1..];
                 if in_quotes(code, at) {
                     continue; // text
+                }
+                if code[at..].starts_with(',') && code.trim_start().starts_with("models:") {
+                    continue; // a name with a space
                 }
                 // A comma or a colon inside a word is text as well.
                 if !code[at..].starts_with([':', ',']) || rest.is_empty() || rest.starts_with(' ') {

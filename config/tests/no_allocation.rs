@@ -6,7 +6,7 @@ use std::sync::Arc;
 use allocation_counter::measure;
 use forebay_config::canonical::{canonical_host, canonical_path};
 use forebay_config::rewrite::rewritten_path;
-use forebay_config::route::{Lookup, RequestHead, RouteTable};
+use forebay_config::route::{Lookup, ModelName, RequestHead, RouteTable};
 use forebay_config::{
     Action, HeaderEdits, HostPattern, Match, PathMatch, PathOptions, PathRewrite, Position,
     Respond, Rewrite, Route, Timeouts, ValueMatch,
@@ -87,6 +87,7 @@ fn an_ordinary_request_is_routed_without_an_allocation() {
                 query,
                 method: &Method::POST,
                 headers: &headers,
+                model: ModelName::Unknown,
             };
             if let Lookup::Found { route, matched } = table.find(&head) {
                 let rewritten =

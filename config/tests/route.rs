@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use forebay_config::route::{Lookup, RequestHead, RouteTable};
+use forebay_config::route::{Lookup, ModelName, RequestHead, RouteTable};
 use forebay_config::{
     Action, HeaderEdits, HostPattern, Match, PathMatch, Position, Respond, Rewrite, Route,
     Timeouts, ValueMatch,
@@ -42,6 +42,7 @@ const PREFIXES: &[&str] = &["", "/a", "/a/b", "/a/b/c", "/b", "/b/b/b", "/a:v", 
 const REGEXES: &[&str] = &["/a.*", "/[ab]/b", ".*b", "/"];
 const METHODS: &[Method] = &[Method::GET, Method::POST, Method::PUT];
 const KEYS: &[&str] = &["k", "l", "m"];
+const MODELS: &[&str] = &["x", "y"];
 
 fn anchored(regex: &str) -> Regex {
     Regex::new(&format!("^(?:{regex})$")).unwrap()
@@ -78,6 +79,7 @@ fn matches() -> impl Strategy<Value = Match> {
         2 => select(REGEXES).prop_map(|regex| Some(PathMatch::Regex(anchored(regex)))),
     ];
     let methods = prop_oneof![2 => Just(Vec::new()), 1 => subsequence(METHODS, 1..=2)];
+    let model = prop_oneof![3 => Just(None), 1 => select(MODELS).prop_map(Some)];
     (
         vec(host, 0..3),
         path,
@@ -85,19 +87,23 @@ fn matches() -> impl Strategy<Value = Match> {
         conditions(),
         conditions(),
         conditions(),
+        model,
     )
-        .prop_map(|(hosts, path, methods, headers, query, cookies)| Match {
-            hosts,
-            path,
-            methods,
-            headers: headers
-                .into_iter()
-                .map(|(key, value)| (key.parse().unwrap(), value))
-                .collect(),
-            query,
-            cookies,
-            position: None,
-        })
+        .prop_map(
+            |(hosts, path, methods, headers, query, cookies, model)| Match {
+                hosts,
+                path,
+                methods,
+                headers: headers
+                    .into_iter()
+                    .map(|(key, value)| (key.parse().unwrap(), value))
+                    .collect(),
+                query,
+                cookies,
+                model: model.map(str::to_owned),
+                position: None,
+            },
+        )
 }
 
 fn routes() -> impl Strategy<Value = Vec<Arc<Route>>> {
@@ -151,6 +157,7 @@ struct Request {
     headers: Vec<(&'static str, &'static str)>,
     query: Vec<(&'static str, &'static str)>,
     cookies: Vec<(&'static str, &'static str)>,
+    model: Option<&'static str>,
 }
 
 fn requests() -> impl Strategy<Value = Request> {
@@ -165,15 +172,19 @@ fn requests() -> impl Strategy<Value = Request> {
         pairs(),
         pairs(),
         pairs(),
+        prop_oneof![Just(None), select(&["x", "y", "z"]).prop_map(Some)],
     )
-        .prop_map(|(host, path, method, headers, query, cookies)| Request {
-            host,
-            path,
-            method,
-            headers,
-            query,
-            cookies,
-        })
+        .prop_map(
+            |(host, path, method, headers, query, cookies, model)| Request {
+                host,
+                path,
+                method,
+                headers,
+                query,
+                cookies,
+                model,
+            },
+        )
 }
 
 fn value_holds(condition: &ValueMatch, value: Option<&str>) -> bool {
@@ -248,7 +259,8 @@ fn naive(routes: &[Arc<Route>], request: &Request) -> Vec<(usize, usize, bool, V
                         .all(|(key, want)| value_holds(want, value(&request.query, key)))
                     && m.cookies
                         .iter()
-                        .all(|(key, want)| value_holds(want, value(&request.cookies, key)));
+                        .all(|(key, want)| value_holds(want, value(&request.cookies, key)))
+                    && (m.model.is_none() || m.model.as_deref() == request.model);
                 if !all {
                     continue;
                 }
@@ -259,6 +271,7 @@ fn naive(routes: &[Arc<Route>], request: &Request) -> Vec<(usize, usize, bool, V
                     m.methods.is_empty(),
                     -((m.headers.len() + m.cookies.len()) as i64),
                     -(m.query.len() as i64),
+                    m.model.is_none(),
                     route_index,
                     entry,
                 );
@@ -298,6 +311,7 @@ fn check(routes: &[Arc<Route>], request: &Request) -> Result<(), TestCaseError> 
         query: query.as_deref(),
         method,
         headers: &headers,
+        model: request.model.map_or(ModelName::None, ModelName::Named),
     };
 
     let rules = naive(routes, request);
@@ -323,7 +337,9 @@ fn check(routes: &[Arc<Route>], request: &Request) -> Result<(), TestCaseError> 
             prop_assert_eq!(allow, want);
         }
         Lookup::NotFound => prop_assert!(rules.is_empty()),
+        Lookup::NeedsModel { .. } => prop_assert!(false, "the model is known"),
     }
+    check_unknown(&table, &head)?;
     let holding = table
         .failures(&head)
         .filter(|(_, failure)| failure.is_none())
@@ -336,6 +352,37 @@ fn check(routes: &[Arc<Route>], request: &Request) -> Result<(), TestCaseError> 
     want.sort_unstable();
     want.dedup();
     prop_assert_eq!(holding, want.len());
+    Ok(())
+}
+
+/// What is found without the model is found with any, unless it is asked for.
+fn check_unknown(table: &RouteTable, head: &RequestHead<'_>) -> Result<(), TestCaseError> {
+    let unknown = RequestHead {
+        model: ModelName::Unknown,
+        ..*head
+    };
+    let place = |found: Lookup<'_>| match found {
+        Lookup::Found { route, matched } => Ok((route, matched.entry())),
+        Lookup::MethodNotAllowed { allow } => Err(allow),
+        Lookup::NotFound | Lookup::NeedsModel { .. } => Err(Vec::new()),
+    };
+    let models = MODELS.iter().map(|&name| ModelName::Named(name));
+    let known = models
+        .chain([ModelName::None])
+        .map(|model| RequestHead { model, ..unknown });
+    match table.find(&unknown) {
+        Lookup::NeedsModel { matched, .. } => {
+            let differ: std::collections::HashSet<_> =
+                known.map(|head| place(table.find(&head))).collect();
+            prop_assert!(differ.len() > 1 || matched.first_failure(&unknown).is_some());
+        }
+        found => {
+            let found = place(found);
+            for head in known {
+                prop_assert_eq!(&place(table.find(&head)), &found);
+            }
+        }
+    }
     Ok(())
 }
 

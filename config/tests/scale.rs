@@ -2,18 +2,10 @@
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 mod shipped;
+mod told;
 
-use forebay_config::diagnostic::{Diagnostic, Severity};
-use forebay_config::load::load;
-use forebay_config::schema::json_schema;
-use forebay_config::{Config, Driver, Process, Scale};
-
-fn loaded(text: &str) -> Result<(Config, Vec<Diagnostic>), Vec<Diagnostic>> {
-    let env = |name: &str| (name == "PORT").then(|| "7".to_owned());
-    load(&[shipped::source("a.yaml", text)], &env)
-        .map(|loaded| (loaded.config, loaded.warnings))
-        .map_err(|problems| problems.0)
-}
+use forebay_config::{Driver, Process, Scale, ServerKind};
+use told::{codes, findings, fits_the_schema, loaded, says};
 
 /// A file whose one cluster has an endpoint and these keys.
 fn cluster(keys: &str) -> String {
@@ -30,46 +22,6 @@ fn scale(keys: &str) -> String {
 /// A file whose one cluster is started by these keys of `process`.
 fn process(keys: &str) -> String {
     scale(&format!("process: {{{keys}}}"))
-}
-
-fn fits_the_schema(text: &str) -> bool {
-    static VALIDATOR: std::sync::LazyLock<jsonschema::Validator> =
-        std::sync::LazyLock::new(|| jsonschema::validator_for(&json_schema()).unwrap());
-    let instance: serde_json::Value = serde_saphyr::from_str(text).unwrap();
-    VALIDATOR.is_valid(&instance)
-}
-
-fn findings(text: &str) -> Vec<Diagnostic> {
-    match loaded(text) {
-        Ok((_, findings)) | Err(findings) => findings,
-    }
-}
-
-/// Asserts which codes a file is answered with, and that the schema accepts what loads.
-#[track_caller]
-fn codes(text: &str, expected: &str) {
-    let found = findings(text);
-    let codes: Vec<&str> = found.iter().map(|one| one.code.as_str()).collect();
-    assert_eq!(codes.join(" "), expected, "{text}\n{found:#?}");
-    if found.iter().all(|one| one.severity == Severity::Warning) {
-        assert!(fits_the_schema(text), "the schema refuses {text}");
-    }
-}
-
-/// Asserts that one of the findings reads like this, as `line:column code message`, and helps like that.
-#[track_caller]
-fn says(text: &str, message: &str, help: &str) {
-    let found = findings(text);
-    let shown = |one: &Diagnostic| {
-        let (line, column) = (one.position.line, one.position.column);
-        format!("{line}:{column} {} {}", one.code.as_str(), one.message)
-    };
-    let one = found.iter().find(|one| shown(one) == message);
-    let one = one.unwrap_or_else(|| {
-        let all: Vec<String> = found.iter().map(shown).collect();
-        panic!("{text}\n{all:#?}")
-    });
-    assert_eq!(one.help.as_deref().unwrap_or_default(), help, "{text}");
 }
 
 fn scale_of(text: &str) -> Option<Scale> {
@@ -96,7 +48,26 @@ fn rooms() {
         ("queue: {saturated: 0s}", "E014"),
         ("queue: {empty: none}", "E013"),
         ("queue: {empty: 5}", "E013"),
-        ("queue: {heartbeat: 5s}", "E011"),
+        ("queue: {heartbeat: 5s}", ""),
+        ("queue: {heartbeat: 100ms}", ""),
+        ("queue: {heartbeat: 99ms}", "E014"),
+        ("queue: {heartbeat: 2h}", "E014"),
+        ("queue: {heartbeat: none}", ""),
+        ("queue: {heartbeat: null}", ""),
+        ("queue: {heartbeat: 5}", "E013"),
+        ("queue: {heartbeat: true}", "E013"),
+        ("queue: {heartbeat: 20m}", "W005"),
+        ("queue: {heartbeat: 1m, saturated: 30s, empty: 1m}", "W005"),
+        ("queue: {heartbeat: 59s, saturated: 30s, empty: 1m}", ""),
+        ("queue: {heartbeat: 59s, saturated: 1m, empty: 30s}", ""),
+        ("queue: {waiting_page: true}", "W005"),
+        ("queue: {waiting_page: false}", ""),
+        ("queue: {waiting_page: yes}", "E012"),
+        ("queue: {waiting_page: true}, scale: {observe: {}}", ""),
+        (
+            "queue: {waiting_page: true}, scale: {observe: {a: 1}}",
+            "E010",
+        ),
         ("queue: 1000", "E012"),
         ("concurrency: 8", ""),
         ("concurrency: 0", "E014"),
@@ -119,8 +90,8 @@ fn replicas() {
         ("webhook: {url: a}", "E013"),
         ("observe: {}, webhook: {url: 'http://a'}", "E016"),
         ("kubernetes: {}", "E011"),
-        ("gpu: {}, observe: {}", "E011"),
-        ("observe: {}, target: {kv_cache: 0.8}", "E011"),
+        ("gpu_pods: {}, observe: {}", "E011"),
+        ("observe: {}, target: {gpu: 0.8}", "E011"),
         ("observe: {}, target: {in_flight: 0.5, rate: 6/m}", ""),
         ("observe: {}, target: {in_flight: 0}", "E013"),
         ("observe: {}, target: {in_flight: '8'}", "E012"),
@@ -203,6 +174,81 @@ fn replicas() {
             "add `endpoints: [\"127.0.0.1:8080\"]`",
         );
     }
+}
+
+#[test]
+fn waits_that_nobody_has_are_odd() {
+    says(
+        &cluster("queue: {heartbeat: 20m}"),
+        "3:59 W005 clusters[0] (c).queue.heartbeat: has no effect, because nobody waits as long as 20m",
+        "a shorter one, or longer waits: `saturated` and `empty`",
+    );
+    says(
+        &cluster("queue: {waiting_page: true}"),
+        "3:62 W005 clusters[0] (c).queue.waiting_page: has no effect, because without `scale` nobody waits for a first replica",
+        "",
+    );
+    says(
+        &cluster("queue: {heartbeat: 50ms}"),
+        "3:59 E014 clusters[0] (c).queue.heartbeat: 50ms is out of range: 100ms to 1h",
+        "",
+    );
+}
+
+#[test]
+fn targets_by_what_servers_publish() {
+    let kinds = ServerKind::ALL.map(ServerKind::as_str);
+    for kind in kinds {
+        for (key, value, those) in [
+            ("queue", "5", "vllm sglang triton tgi llama.cpp"),
+            ("kv_cache", "0.8", "vllm sglang triton"),
+        ] {
+            let text = cluster(&format!(
+                "server: {kind}, scale: {{observe: {{}}, target: {{{key}: {value}}}}}"
+            ));
+            let publishes = those.split(' ').any(|one| one == kind);
+            codes(&text, if publishes { "" } else { "E016" });
+        }
+    }
+    for (target, code) in [
+        ("queue: 0.5", ""),
+        ("queue: 0", "E013"),
+        ("queue: -1", "E013"),
+        ("queue: '5'", "E012"),
+        ("queue: null", ""),
+        ("kv_cache: 80%", ""),
+        ("kv_cache: 1", ""),
+        ("kv_cache: 0.000001", ""),
+        ("kv_cache: 0", "E013"),
+        ("kv_cache: 0%", "E013"),
+        ("kv_cache: 1.1", "E013"),
+        ("kv_cache: 80", "E013"),
+        ("kv_cache: none", "E013"),
+        ("in_flight: 8, queue: 2, kv_cache: ${env:KV:-70%}", ""),
+    ] {
+        let target = target.replace("${env:KV:-70%}", "'${env:KV:-70%}'");
+        let keys = format!("server: vllm, scale: {{observe: {{}}, target: {{{target}}}}}");
+        codes(&cluster(&keys), code);
+    }
+    let target = |keys: &str| scale_of(&cluster(keys)).unwrap().target;
+    let read = target("server: sglang, scale: {observe: {}, target: {queue: 5, kv_cache: 80%}}");
+    assert_eq!((read.queue, read.kv_cache), (Some(5.0), Some(0.8)));
+    assert_eq!((read.in_flight, read.rate), (None, None));
+    says(
+        &cluster("scale: {observe: {}, target: {queue: 5}}"),
+        "3:77 E016 clusters[0] (c).scale.target.queue: `generic` servers publish no such number",
+        "say which `server` it is; those that do are `triton`, `vllm`, `sglang`, `tgi`, `llama.cpp`",
+    );
+    says(
+        &cluster("server: tgi, scale: {observe: {}, target: {kv_cache: 0.8}}"),
+        "3:93 E016 clusters[0] (c).scale.target.kv_cache: `tgi` servers publish no such number",
+        "say which `server` it is; those that do are `triton`, `vllm`, `sglang`",
+    );
+    // Which server it is cannot be read: that alone is wrong.
+    codes(
+        &cluster("server: vlm, scale: {observe: {}, target: {queue: 5}}"),
+        "E013",
+    );
 }
 
 #[test]

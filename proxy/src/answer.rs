@@ -13,7 +13,7 @@ use crate::connection::Connection;
 use crate::error::Reason;
 use crate::headers::{Survey, X_FOREBAY_REASON};
 use crate::outgoing::is_grpc;
-use crate::server_kind;
+use crate::server_kind::{self, Errors};
 use crate::snapshot::ClusterView;
 
 /// Why a request is refused, and what goes with it.
@@ -23,6 +23,10 @@ pub struct Refusal {
     pub reason: Reason,
     /// Fields of the answer; they win over those that the reason brings.
     pub fields: Vec<(HeaderName, HeaderValue)>,
+    /// A body of its own, whatever the caller's protocol; its type is among the fields.
+    pub page: Option<Bytes>,
+    /// What the caller is told in place of the reason's own words, in the shape that its protocol expects.
+    pub message: Option<String>,
 }
 
 impl From<Reason> for Refusal {
@@ -30,11 +34,21 @@ impl From<Reason> for Refusal {
         Self {
             reason,
             fields: Vec::new(),
+            page: None,
+            message: None,
         }
     }
 }
 
 impl Refusal {
+    /// A refusal with words of its own.
+    pub fn saying(reason: Reason, message: String) -> Self {
+        Self {
+            message: Some(message),
+            ..Self::from(reason)
+        }
+    }
+
     /// 405 with the methods that would do.
     pub fn method_not_allowed(allow: &[Method]) -> Self {
         let list = allow
@@ -46,6 +60,8 @@ impl Refusal {
         Self {
             reason: Reason::MethodNotAllowed,
             fields: allow.map(|list| (ALLOW, list)).into_iter().collect(),
+            page: None,
+            message: None,
         }
     }
 }
@@ -92,18 +108,9 @@ impl Manners {
     /// What is known once the request has a cluster: some servers' clients expect their own shape on every path.
     #[must_use]
     pub fn for_server(self, kind: Option<ServerKind>) -> Self {
-        let speaks_inference = matches!(
-            kind,
-            Some(
-                ServerKind::TensorflowServing
-                    | ServerKind::Onnxruntime
-                    | ServerKind::Triton
-                    | ServerKind::KserveV1
-                    | ServerKind::KserveV2
-            )
-        );
+        let in_words = kind.is_some_and(|kind| server_kind::of(kind).errors == Errors::Text);
         match self.0 {
-            Shape::OpenAi if speaks_inference => Self(Shape::Inference),
+            Shape::OpenAi if in_words => Self(Shape::Inference),
             _ => self,
         }
     }
@@ -141,16 +148,44 @@ pub fn refusal(refusal: &Refusal, manners: &Manners) -> Response<Bytes> {
             "grpc-status",
             HeaderValue::from(u16::from(reason.grpc_status())),
         );
-        headers.insert("grpc-message", HeaderValue::from_static(reason.message()));
+        let message = match &refusal.message {
+            None => HeaderValue::from_static(reason.message()),
+            Some(message) => grpc_message(message),
+        };
+        headers.insert("grpc-message", message);
         return response;
     }
     *response.status_mut() = reason.status();
-    *response.body_mut() = body(reason, manners.0);
+    *response.body_mut() = match &refusal.page {
+        Some(page) => page.clone(),
+        None => {
+            let message = refusal.message.as_deref().unwrap_or(reason.message());
+            body(reason, message, manners.0)
+        }
+    };
     response
 }
 
-fn body(reason: Reason, shape: Shape) -> Bytes {
-    let message = reason.message();
+/// Text as gRPC has it in a field: everything but printable ASCII, and the percent sign, is percent-encoded.
+fn grpc_message(text: &str) -> HeaderValue {
+    let mut out = Vec::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'%' | 0..0x20 | 0x7f.. => out.extend_from_slice(format!("%{byte:02X}").as_bytes()),
+            _ => out.push(byte),
+        }
+    }
+    HeaderValue::from_bytes(&out).unwrap_or(HeaderValue::from_static(""))
+}
+
+/// Text as HTML.
+fn html(text: &str) -> String {
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+}
+
+fn body(reason: Reason, message: &str, shape: Shape) -> Bytes {
     let text = match shape {
         Shape::Grpc => String::new(),
         Shape::OpenAi => serde_json::json!({
@@ -162,6 +197,7 @@ fn body(reason: Reason, shape: Shape) -> Bytes {
             "<!doctype html><meta charset=utf-8><title>{status}</title><h1>{status}</h1><p>{message} ({label})</p>\n",
             status = reason.status(),
             label = reason.label(),
+            message = html(message),
         ),
     };
     Bytes::from(text)
@@ -212,7 +248,7 @@ pub fn by_route(
     target: &Target<'_>,
 ) -> Result<Response<Bytes>, Reason> {
     match &route.action {
-        Action::Forward(_) => Err(Reason::Internal),
+        Action::Forward(_) | Action::ByModel => Err(Reason::Internal),
         Action::Redirect(redirect) => {
             let origin = RequestOrigin {
                 scheme: if connection.tls.is_some() {

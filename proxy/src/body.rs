@@ -11,6 +11,7 @@ use hyper::body::Incoming;
 use crate::error::{Cut, Reason};
 use crate::exchange::Exchange;
 use crate::flow::Flow;
+use crate::patience::{Beats, Parting};
 use crate::replace;
 use crate::upstream::Lease;
 
@@ -62,6 +63,10 @@ pub struct Body {
 enum Kind {
     Own(Option<Bytes>),
     Upstream(UpstreamBody),
+    /// Begun before there was an answer, which has an exchange of its own.
+    Beats(Box<Beats>),
+    /// Of an answer that began early and ends without one.
+    Parting(Box<Parting>),
 }
 
 /// Bytes handed to an HTTP/2 client's stream at once.
@@ -169,6 +174,22 @@ impl Body {
                     })
                 }),
             }),
+            exchange: Some(exchange),
+        }
+    }
+
+    /// An answer that begins before there is one.
+    pub fn beats(beats: Beats) -> Self {
+        Self {
+            kind: Kind::Beats(Box::new(beats)),
+            exchange: None,
+        }
+    }
+
+    /// The end of an answer that began early and did not become one.
+    pub fn parting(parting: Parting, exchange: Exchange) -> Self {
+        Self {
+            kind: Kind::Parting(Box::new(parting)),
             exchange: Some(exchange),
         }
     }
@@ -392,6 +413,13 @@ impl http_body::Body for Body {
                 let polled = upstream.poll_frame(exchange, cx);
                 (polled, upstream.is_finished())
             }
+            Kind::Beats(beats) => return beats.poll_frame(cx),
+            Kind::Parting(parting) => {
+                let Some(exchange) = &this.exchange else {
+                    return Poll::Ready(None);
+                };
+                return parting.poll_frame(exchange.flow(), cx); // cut, never finished
+            }
         };
         if finished && let Some(exchange) = this.exchange.take() {
             exchange.finish();
@@ -403,6 +431,8 @@ impl http_body::Body for Body {
         match &self.kind {
             Kind::Own(bytes) => bytes.is_none(),
             Kind::Upstream(upstream) => upstream.is_finished(),
+            Kind::Beats(beats) => beats.is_end_stream(),
+            Kind::Parting(_) => false,
         }
     }
 
@@ -410,6 +440,8 @@ impl http_body::Body for Body {
         match &self.kind {
             Kind::Own(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
             Kind::Upstream(upstream) => upstream.size_hint(),
+            Kind::Beats(beats) => beats.size_hint(),
+            Kind::Parting(_) => SizeHint::new(),
         }
     }
 }

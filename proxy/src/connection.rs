@@ -297,7 +297,7 @@ impl Connection {
         self.flow
             .borrow()
             .as_ref()
-            .is_some_and(|flow| flow.failure().is_some() && flow.head().is_some())
+            .is_some_and(|flow| flow.must_be_cut())
     }
 
     /// True while a request waits for its answer and nobody would notice the client leaving.

@@ -488,6 +488,11 @@ fn sync_metrics(metrics: &Metrics, snapshot: &Snapshot) {
             forebay_config::Action::Forward(members) => {
                 members.iter().map(|m| m.cluster.as_str()).collect()
             }
+            forebay_config::Action::ByModel => {
+                let models = view.models.iter().flat_map(|models| models.members());
+                let names = models.map(|member| member.cluster.config.name.as_str());
+                names.chain([""]).collect()
+            }
             _ => vec![""],
         };
         if !clusters.contains(&"") && snapshot.ledger.filters(&route.name) {

@@ -193,7 +193,7 @@ impl<F: Future> Future for StreamTask<F> {
             let Some(flow) = &this.flow else {
                 return Poll::Pending;
             };
-            if flow.failure().is_some() && flow.head().is_some() {
+            if flow.must_be_cut() {
                 // The answer has begun and its body did not end the stream by itself: the window is closed.
                 this.future = None;
                 return Poll::Ready(());

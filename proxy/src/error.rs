@@ -40,6 +40,7 @@ reasons! {
     Unauthorized "unauthorized" 401 "this route asks for a known API key",
     Denied "denied" 403 "this route does not serve this client",
     NoRoute "no_route" 404 "no route matches this host, path and headers",
+    UnknownModel "unknown_model" 404 "no cluster serves this model",
     MethodNotAllowed "method_not_allowed" 405 "a route matches, but not with this method",
     RequestTimeout "request_timeout" 408 "the request body stopped coming",
     BodyTooLarge "body_too_large" 413 "the request body is larger than this route allows",
@@ -115,6 +116,7 @@ impl Reason {
             Self::ClientClosed => 1,
             Self::BadRequest | Self::BadHost | Self::BadPath | Self::ExpectationFailed => 13,
             Self::NoRoute | Self::MethodNotAllowed | Self::NotImplemented => 12,
+            Self::UnknownModel => 5,
             Self::Unauthorized => 16,
             Self::Denied => 7,
             Self::BodyTooLarge
@@ -145,16 +147,21 @@ impl Reason {
 
     /// OpenAI's `type` of the error object.
     pub fn kind(self) -> &'static str {
-        match self.code() {
-            401 => "authentication_error",
-            403 => "permission_error",
-            404 => "not_found_error",
-            429 => "rate_limit_error",
-            400..=499 => "invalid_request_error",
-            503 => "unavailable_error",
-            504 => "timeout_error",
-            _ => "server_error",
-        }
+        kind_of(self.code())
+    }
+}
+
+/// OpenAI's `type` of an error with this status.
+pub fn kind_of(code: u16) -> &'static str {
+    match code {
+        401 => "authentication_error",
+        403 => "permission_error",
+        404 => "not_found_error",
+        429 => "rate_limit_error",
+        400..=499 => "invalid_request_error",
+        503 => "unavailable_error",
+        504 => "timeout_error",
+        _ => "server_error",
     }
 }
 

@@ -15,6 +15,7 @@ use crate::filter::Passed;
 use crate::flow::Flow;
 use crate::metrics::TrafficCells;
 use crate::mirror::Observation;
+use crate::patience::Pulse;
 use crate::snapshot::OwnTraffic;
 
 /// What the access log needs of a request whose head is gone upstream.
@@ -35,6 +36,8 @@ pub struct LogEntry {
     pub route: String,
     /// The cluster's name.
     pub cluster: String,
+    /// What the request calls its model, where somebody had to know.
+    pub model: Option<String>,
     /// The last endpoint tried.
     pub endpoint: Option<Arc<str>>,
     /// Attempts made.
@@ -68,6 +71,7 @@ impl LogEntry {
             trace_id: None,
             route: String::new(),
             cluster: String::new(),
+            model: None,
             endpoint: None,
             attempts: 0,
             client: connection.peer_ip(),
@@ -128,6 +132,8 @@ pub struct Exchange {
     pub waited: Option<std::time::Duration>,
     /// What its copies and those who write it down are told; `None`: there are none.
     pub watch: Option<Rc<Observation>>,
+    /// Begins its answer early; `None`: that cannot be.
+    pub pulse: Option<Rc<Pulse>>,
     done: bool,
 }
 
@@ -145,6 +151,7 @@ impl Exchange {
             reason: None,
             left: None,
             watch: None,
+            pulse: None,
             waited: None,
             done: false,
         }
@@ -296,6 +303,7 @@ impl Exchange {
                 queue: self.waited,
                 route: &entry.route,
                 cluster: &entry.cluster,
+                model: entry.model.as_deref(),
                 endpoint: entry.endpoint.as_deref(),
                 request_id: entry.request_id.as_ref().and_then(|v| v.to_str().ok()),
                 trace_id: entry.trace_id.as_deref(),

@@ -31,6 +31,8 @@ pub struct Flow {
     client_due: Cell<Option<Instant>>,
     /// Response bytes wait for the client to take them since then (HTTP/2: its window is closed).
     reader_due: Cell<Option<Instant>>,
+    /// Whether its answer has a head that is not the endpoint's.
+    early: Cell<Early>,
     /// Why it ends early.
     failure: Cell<Option<Reason>>,
     /// The answer is whole or cut: nobody wants the rest of the request.
@@ -41,6 +43,18 @@ pub struct Flow {
     pub request_bytes: Cell<u64>,
     /// Body bytes to the client.
     pub response_bytes: Cell<u64>,
+}
+
+/// An answer that begins before there is one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Early {
+    /// It does not.
+    #[default]
+    No,
+    /// Its head went to the client.
+    Begun,
+    /// And its last words, why there is none; the cut comes with the next poll.
+    Parting,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -67,6 +81,7 @@ impl Flow {
             head: Cell::new(None),
             client_due: Cell::new(None),
             reader_due: Cell::new(None),
+            early: Cell::default(),
             failure: Cell::new(None),
             over: Cell::new(false),
             body_waker: Cell::new(None),
@@ -161,6 +176,37 @@ impl Flow {
         self.last.set(now);
         self.reader_due.set(Some(now));
         self.response_bytes.set(self.response_bytes.get() + bytes);
+    }
+
+    /// `bytes` of our own were handed to the connection while the request goes on, which they say nothing about.
+    pub fn said(&self, bytes: u64) {
+        self.reader_due.set(Some(Instant::now()));
+        self.response_bytes.set(self.response_bytes.get() + bytes);
+    }
+
+    /// The client gets the head of its answer before there is one.
+    pub fn begin_early(&self) {
+        self.early.set(Early::Begun);
+    }
+
+    /// Whether it did.
+    pub fn is_early(&self) -> bool {
+        self.early.get() != Early::No
+    }
+
+    /// The client is told why there is no answer, and cut right afterwards.
+    pub fn part(&self) {
+        self.early.set(Early::Parting);
+    }
+
+    /// True when the request failed after its answer began, and its body did not say so when it was polled.
+    pub fn must_be_cut(&self) -> bool {
+        let begun = match self.early.get() {
+            Early::No => self.head.get().is_some(),
+            Early::Begun => true,
+            Early::Parting => false,
+        };
+        begun && self.failure.get().is_some()
     }
 
     /// The connection asks for more of the response.

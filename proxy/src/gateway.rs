@@ -9,7 +9,8 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use forebay_config::peek::Found;
-use forebay_config::route::{CompiledMatch, Lookup, RequestHead};
+use forebay_config::route::{CompiledMatch, Lookup, ModelName, RequestHead};
+use futures_util::future::Either;
 use http::header::{CONNECTION, CONTENT_LENGTH};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
@@ -23,14 +24,16 @@ use crate::exchange::{Exchange, LogEntry};
 use crate::filter::{Dressing, cors};
 use crate::flow::Flow;
 use crate::headers::Survey;
+use crate::model_name::Opened;
 use crate::outgoing::{self};
+use crate::patience::{self, Attended, Parting, Pulse};
 use crate::replace::{self};
 use crate::retry::Allowance;
-use crate::screen;
+use crate::screen::{self, Chosen};
 use crate::sending::{Arrived, Sending};
 use crate::snapshot::{ListenerView, RouteView, WorkerSnapshot};
 use crate::upload::Client;
-use crate::way::Way;
+use crate::way::{self, Way};
 use crate::worker::Stage;
 
 /// Serves the requests of one connection.
@@ -67,25 +70,38 @@ impl Gateway {
     > + Unpin
     + 'static {
         hyper::service::service_fn(move |request| {
-            let flow = self.connection.request_began();
-            answer(Rc::clone(&self.connection), flow, request)
+            let connection = Rc::clone(&self.connection);
+            let flow = connection.request_began();
+            let snapshot = connection.worker.snapshot();
+            match Pulse::of(&snapshot, &request) {
+                None => Either::Left(answer(connection, snapshot, flow, request, None)),
+                Some(pulse) => {
+                    let (beats, clocks) = (Rc::clone(&pulse), Rc::clone(&flow));
+                    let life = answer(connection, snapshot, flow, request, Some(pulse));
+                    Either::Right(Attended::new(life, beats, clocks))
+                }
+            }
         })
     }
 }
 
 /// Answers a request, whatever happens to it.
+///
+/// * `pulse`: begins the answer early; `None`: that cannot be
 async fn answer(
     connection: Rc<Connection>,
+    snapshot: Rc<WorkerSnapshot>,
     flow: Rc<Flow>,
     request: Request<Incoming>,
+    pulse: Option<Rc<Pulse>>,
 ) -> Result<Response<Body>, Cut> {
-    let snapshot = connection.worker.snapshot();
     let log = snapshot
         .shared
         .log
         .as_ref()
         .map(|log| LogEntry::new(log, &request, &connection, snapshot.shared.generation));
     let mut exchange = Exchange::new(&connection, flow, log);
+    exchange.pulse = pulse;
     let survey = Survey::of(request.headers());
     let manners = answer::Manners::of(&request, &survey);
     let http10 = request.version() == Version::HTTP_10;
@@ -151,9 +167,16 @@ fn finish(
                 response, lease, ..
             } = *arrived;
             let status = response.status();
-            exchange.answered(status.as_u16());
-            if let Some(log) = &mut exchange.log {
-                log.answer(response.headers());
+            let early = exchange.flow().is_early();
+            if early && !patience::are_events(&response) {
+                let parting = Parting::upstream(response, lease);
+                return Response::new(Body::parting(parting, exchange));
+            }
+            if !early {
+                exchange.answered(status.as_u16());
+                if let Some(log) = &mut exchange.log {
+                    log.answer(response.headers());
+                }
             }
             let bodiless = head_only || has_no_body(status);
             let manner = Manner {
@@ -203,6 +226,10 @@ fn refuse(
         exchange.flow().fail(refusal.reason);
         return Err(Cut(refusal.reason)); // counted as aborted
     }
+    if exchange.flow().is_early() {
+        let parting = Parting::refusal(refusal.reason); // counted as aborted, too
+        return Ok(Response::new(Body::parting(parting, exchange)));
+    }
     exchange.refused(refusal.reason);
     let manners = manners.for_server(exchange.server);
     Ok(own(answer::refusal(refusal, &manners), head_only, exchange))
@@ -215,7 +242,7 @@ async fn forward<'s>(
     exchange: &mut Exchange,
     dressing: &mut Dressing<'s>,
     request: &mut Request<()>,
-    mut client: Client,
+    client: Client,
     survey: Survey,
 ) -> Result<Outcome, Refusal> {
     let head_only = request.method() == Method::HEAD;
@@ -228,14 +255,30 @@ async fn forward<'s>(
     if target.path == "*" {
         return Ok(Outcome::Own(answer::options_of_the_server()));
     }
-    let (route, matched) = find(view, request, &target)?;
+    let mut opened = Opened::new(client);
+    let (route, matched) = match find(view, request, &target, ModelName::Unknown, &opened)? {
+        Where::Route(route, matched) => (route, matched),
+        Where::Depends(route, matched) => {
+            let maybe = (&**route, matched);
+            Box::pin(find_by_model(
+                view,
+                request,
+                &target,
+                maybe,
+                &mut opened,
+                exchange,
+            ))
+            .await?
+        }
+    };
     let config = &route.config;
+    opened.bound(config.body_max)?;
     if let Some(log) = &mut exchange.log {
         log.canonical(&target);
         log.route.clone_from(&config.name);
         log.client = screen::client_ip(request, connection, view);
     }
-    let (mut peeked, mut fields) = (None, Found::default());
+    let mut fields = Found::default();
     if let Some(filters) = &route.filters {
         let client_ip = match &exchange.log {
             Some(log) => log.client,
@@ -243,8 +286,8 @@ async fn forward<'s>(
         };
         let mut screened = screen::enter(filters, request, client_ip, exchange, dressing);
         if let (Ok(None), Some(places)) = (&screened, filters.fields()) {
-            match screen::peek(places, &mut client, config, exchange).await {
-                Ok(found) => (peeked, fields) = found,
+            match opened.fields(places, config, exchange).await {
+                Ok(found) => fields = found,
                 Err(reason) => screened = Err(reason.into()),
             }
         }
@@ -260,11 +303,29 @@ async fn forward<'s>(
             return Ok(Outcome::Own(answer));
         }
     }
-    let Some(split) = &route.split else {
-        exchange.admit(snapshot.traffic(route.cell));
-        return Ok(Outcome::Own(answer::by_route(config, connection, &target)?));
+    let mut asked = None;
+    let member = match (&route.split, &route.models) {
+        (Some(split), _) => {
+            screen::member(route, split, request, &fields, connection, view, dressing)
+        }
+        (None, None) => {
+            exchange.admit(snapshot.traffic(route.cell));
+            return Ok(Outcome::Own(answer::by_route(config, connection, &target)?));
+        }
+        (None, Some(models)) => {
+            let path = way::path(view, config, matched, &target)?;
+            let own = snapshot.traffic(route.cell);
+            let chosen =
+                screen::by_model(models, own, &mut opened, request, &path, config, exchange);
+            match Box::pin(chosen).await? {
+                Chosen::Listing(answer) => return Ok(Outcome::Own(answer)),
+                Chosen::Member(member, wanted) => {
+                    asked = Some(wanted);
+                    member
+                }
+            }
+        }
     };
-    let member = screen::member(route, split, request, &fields, connection, view, dressing);
     let probe = answer::is_probe(&member.cluster, &target.path, request);
     if probe && let Some(answer) = answer::for_a_sleeper(&member.cluster) {
         exchange.belong(snapshot.traffic(member.cell));
@@ -283,6 +344,16 @@ async fn forward<'s>(
         return Err(Reason::BodyTooLarge.into());
     }
     exchange.flow().bind(&config.timeouts);
+    let renaming = match screen::may_rename(route, &member.cluster.config) {
+        false => None,
+        true => {
+            let path = way::path(view, config, matched, &target)?;
+            let cluster = &member.cluster.config;
+            let renaming =
+                screen::renaming(asked, route, cluster, &mut opened, request, &path, exchange);
+            Box::pin(renaming).await?
+        }
+    };
     let allowance = Allowance::new(config.retry.as_ref(), request.method(), request.headers());
     let way = Way {
         connection,
@@ -291,9 +362,10 @@ async fn forward<'s>(
         matched,
         member,
         allowance,
+        renaming: renaming.as_ref(),
     };
-    let mut plan = way.plan(request, target, &survey, client.is_over())?;
-    let (request, copies) = way.depart(request, (client, peeked), &mut plan, &survey, exchange);
+    let mut plan = way.plan(request, target, &survey, opened.is_bodiless())?;
+    let (request, copies) = way.depart(request, opened, &mut plan, &survey, exchange);
     let flow = Rc::clone(exchange.flow());
     let sent = Sending {
         connection,
@@ -304,6 +376,8 @@ async fn forward<'s>(
         allowance,
         copies,
         wake: config.wake,
+        response_headers: &config.response_headers,
+        dressing,
         demand: !probe,
     };
     let mut arrived = sent.run(request, &flow, exchange).await?;
@@ -315,35 +389,85 @@ async fn forward<'s>(
     way.arrive(arrived, head_only)
 }
 
-/// The only look at the configuration.
+/// Where a request belongs.
+enum Where<'v> {
+    /// To this route.
+    Route(&'v Arc<RouteView>, &'v CompiledMatch),
+    /// To this one, if it asks for its model.
+    Depends(&'v Arc<RouteView>, &'v CompiledMatch),
+}
+
+/// The second look at the configuration, with the model's name.
+///
+/// * `maybe`: the route that asks for it
+async fn find_by_model<'v>(
+    view: &'v ListenerView,
+    request: &Request<()>,
+    target: &Target<'_>,
+    maybe: (&RouteView, &CompiledMatch),
+    opened: &mut Opened,
+    exchange: &mut Exchange,
+) -> Result<(&'v Arc<RouteView>, &'v CompiledMatch), Refusal> {
+    let config = &maybe.0.config;
+    let path = way::path(view, config, maybe.1, target)?;
+    let wanted = opened
+        .model(view.asks, request, &path, config, exchange)
+        .await?;
+    let name = wanted.name.as_deref();
+    let name = name.map_or(ModelName::None, ModelName::Named);
+    match find(view, request, target, name, opened)? {
+        Where::Route(route, matched) | Where::Depends(route, matched) => Ok((route, matched)),
+    }
+}
+
+/// The only look at the configuration, unless the model matters.
+///
+/// * `model`: unknown until the answer is that it matters
 fn find<'v>(
     view: &'v ListenerView,
     request: &Request<()>,
     target: &Target<'_>,
-) -> Result<(&'v Arc<RouteView>, &'v CompiledMatch), Refusal> {
+    model: ModelName<'_>,
+    opened: &Opened,
+) -> Result<Where<'v>, Refusal> {
     let head = RequestHead {
         host: &target.host,
         path: &target.path,
         query: request.uri().query(),
         method: request.method(),
         headers: request.headers(),
+        model,
     };
     if let Some(method) = cors::requested_method(request) {
+        // It names no model but in its path; whoever the request itself may belong to answers for it.
+        let named = match view.asks.is_empty() {
+            true => None,
+            false => screen::model_in_path(view, request, target, opened),
+        };
+        let head = RequestHead {
+            model: named
+                .as_deref()
+                .map_or(ModelName::Unknown, ModelName::Named),
+            ..head
+        };
         let asked = RequestHead {
             method: &method,
             ..head
         };
         // A route that answers preflights, else one that wants them for itself, else the one they ask about.
-        if let Lookup::Found { route, matched } = view.table.find(&asked) {
+        if let Lookup::Found { route, matched } | Lookup::NeedsModel { route, matched } =
+            view.table.find(&asked)
+        {
             let filters = view.routes[route].filters.as_ref();
             let answers = filters.is_some_and(|filters| filters.cors.is_some());
             if answers || !matches!(view.table.find(&head), Lookup::Found { .. }) {
-                return Ok((&view.routes[route], matched));
+                return Ok(Where::Route(&view.routes[route], matched));
             }
         }
     }
     match view.table.find(&head) {
-        Lookup::Found { route, matched } => Ok((&view.routes[route], matched)),
+        Lookup::Found { route, matched } => Ok(Where::Route(&view.routes[route], matched)),
+        Lookup::NeedsModel { route, matched } => Ok(Where::Depends(&view.routes[route], matched)),
         Lookup::MethodNotAllowed { allow } => Err(Refusal::method_not_allowed(&allow)),
         Lookup::NotFound => Err(Reason::NoRoute.into()),
     }

@@ -3,7 +3,7 @@
 //! A check is no request: nothing counts it and no bound of the cluster holds it up. An unchanged cluster keeps its
 //! endpoints' states and schedule over a reload.
 
-mod dial;
+pub(crate) mod dial;
 mod grpc;
 mod http;
 #[cfg(test)]
@@ -22,6 +22,7 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use crate::cluster::{ClusterState, Endpoint};
+use crate::server_kind;
 use crate::snapshot::ClusterView;
 use crate::upstream::Connector;
 
@@ -68,7 +69,13 @@ pub struct Checker {
 }
 
 /// Ends its task when dropped.
-struct Task(AbortHandle);
+pub(crate) struct Task(AbortHandle);
+
+impl Task {
+    pub(crate) fn new(task: AbortHandle) -> Self {
+        Self(task)
+    }
+}
 
 impl Drop for Task {
     fn drop(&mut self) {
@@ -184,7 +191,8 @@ async fn check_endpoint(
             return;
         };
         let began = Instant::now();
-        let result = check(&now, health, &endpoint).await;
+        let asked = server_kind::readiness(&now.config);
+        let result = check(&now, &asked, &endpoint).await;
         drop(place);
         if let Err(Fault { text: error, .. }) = &result {
             tracing::debug!(cluster = now.state.name(), endpoint = %endpoint.label, error, "check failed");
@@ -227,14 +235,14 @@ async fn wait_until(
 }
 
 /// The interval ± 10 %, so that many proxies do not check in step.
-fn jittered(interval: Duration) -> Duration {
+pub(crate) fn jittered(interval: Duration) -> Duration {
     let interval = interval.clamp(SHORTEST, LONGEST);
     interval.mul_f64(0.9 + 0.2 * fastrand::f64())
 }
 
 /// Whether a server that starts at `address` is ready, as its cluster's checks or its kind say.
 pub async fn is_ready(subject: &Subject, address: SocketAddr) -> bool {
-    let health = crate::server_kind::readiness(&subject.config);
+    let health = server_kind::readiness(&subject.config);
     let endpoint = Endpoint::unlisted(address);
     check(subject, &health, &endpoint).await.is_ok()
 }
@@ -247,18 +255,25 @@ struct Fault {
     is_ours: bool,
 }
 
-/// One check, within its timeout.
+/// One check, within its timeout. Where the cluster has `models` and its `health` does not say what is asked, its
+/// first model is asked for.
 ///
 /// # Errors
 ///
 /// What is wrong.
 async fn check(subject: &Subject, health: &Health, endpoint: &Endpoint) -> Result<(), Fault> {
-    let target = dial::Target::of(subject, health, endpoint);
+    let question = server_kind::question(&subject.config, endpoint.address.port());
+    let target = match &question {
+        Some(question) => dial::Target::asked(subject, question, endpoint),
+        None => dial::Target::of(subject, health, endpoint),
+    };
     let checked = async {
-        match &health.kind {
-            HealthKind::Tcp => target.connect().await.map(drop),
-            HealthKind::Http { path, status } => http::check(&target, path, status).await,
-            HealthKind::Grpc { service } => grpc::check(&target, service).await,
+        match (&question, &health.kind) {
+            (Some(question), _) => http::ask(&target, question).await,
+            // Whoever asks has put the servers' own check in its place.
+            (None, HealthKind::Server | HealthKind::Tcp) => target.connect().await.map(drop),
+            (None, HealthKind::Http { path, status }) => http::check(&target, path, status).await,
+            (None, HealthKind::Grpc { service }) => grpc::check(&target, service).await,
         }
     };
     // Boxed: a connection's state is large and most of the time there is none.

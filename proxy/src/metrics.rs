@@ -264,13 +264,17 @@ mod tests {
                 (&family::WAITING, &["c"]),
                 (&family::WAITING_BYTES, &["c"]),
                 (&family::DEMAND, &["c", "in_flight"]),
+                (&family::SIGNAL_STALE, &["c", "queue", "missing"]),
                 (&family::DESIRED_REPLICAS, &["c"]),
                 (&family::REPLICAS, &["c", "ready"]),
+                (&family::CLUSTER_INFO, &["c", "", "process", ""]),
             ] {
                 samples.add(family, labels, 1.0);
             }
             let waits = Histogram::new(family::DURATION_BOUNDS);
-            samples.add_distribution(&family::QUEUE_WAIT, &["c"], &Distribution::of([&waits]));
+            let waits = Distribution::of([&waits]);
+            samples.add_distribution(&family::QUEUE_WAIT, &["c"], &waits);
+            samples.add_distribution(&family::START_SECONDS, &["c", "total"], &waits);
         }));
         metrics
     }

@@ -60,18 +60,20 @@ pub fn hash_key(
     }
 }
 
-/// The target as the endpoint sees it, canonical path and the query as it was sent; `None`: as the client wrote it.
+/// The target as the endpoint sees it, canonical path and query; `None`: as the client wrote it.
 pub fn new_uri(
     request: &Request<()>,
     path: Cow<'_, str>,
+    query: Option<Cow<'_, str>>,
     http2: bool,
     authority: impl FnOnce() -> Result<(Scheme, Authority), Reason>,
 ) -> Result<Option<Uri>, Reason> {
     let old = request.uri();
-    if !http2 && old.authority().is_none() && path == old.path() {
+    let renamed = query.as_deref() != old.query();
+    if !http2 && old.authority().is_none() && path == old.path() && !renamed {
         return Ok(None);
     }
-    let path_and_query = match old.query() {
+    let path_and_query = match query {
         None if path == old.path() => old.path_and_query().cloned().ok_or(Reason::BadPath)?,
         None => PathAndQuery::try_from(path.as_ref()).map_err(|_| Reason::BadPath)?,
         Some(query) => {

@@ -33,13 +33,17 @@ pub enum Failure {
     TooLong,
     /// It was answered with this.
     Status(StatusCode),
+    /// A sidecar before the endpoint says that it did not pass it on, and why.
+    TurnedAway(Reason),
 }
 
 impl Failure {
     /// Value of the `reason` label of `retries_total`.
     pub fn label(self) -> &'static str {
         match self {
-            Self::Unsent(reason) | Self::Broken(reason) => reason.label(),
+            Self::Unsent(reason) | Self::Broken(reason) | Self::TurnedAway(reason) => {
+                reason.label()
+            }
             Self::Stale => "stale_connection",
             Self::Refused => "refused",
             Self::TooLong => "per_try",
@@ -60,7 +64,7 @@ impl Failure {
     /// What the client is told when no further attempt follows.
     pub fn reason(self) -> Reason {
         match self {
-            Self::Unsent(reason) | Self::Broken(reason) => reason,
+            Self::Unsent(reason) | Self::Broken(reason) | Self::TurnedAway(reason) => reason,
             Self::Stale | Self::Refused | Self::Status(_) => Reason::UpstreamReset,
             Self::TooLong => Reason::FirstByteTimeout,
         }
@@ -68,7 +72,10 @@ impl Failure {
 
     /// True when the request was certainly not acted on.
     fn is_harmless(self) -> bool {
-        matches!(self, Self::Unsent(_) | Self::Stale | Self::Refused)
+        matches!(
+            self,
+            Self::Unsent(_) | Self::Stale | Self::Refused | Self::TurnedAway(_)
+        )
     }
 }
 
@@ -127,7 +134,8 @@ impl<'c> Allowance<'c> {
     /// * `made`: attempts so far, ≥ 1
     pub fn again(&self, failure: Failure, made: u32) -> bool {
         let Some(retry) = self.config else {
-            return made < ATTEMPTS && failure.is_harmless();
+            let wanted = failure.is_harmless() && !matches!(failure, Failure::TurnedAway(_));
+            return made < ATTEMPTS && wanted;
         };
         if failure == Failure::Stale {
             return made < ATTEMPTS.max(retry.attempts + 1); // it is our own doing
@@ -140,6 +148,7 @@ impl<'c> Allowance<'c> {
             Failure::Broken(_) => retry.when.reset,
             Failure::TooLong => retry.when.statuses.contains(&StatusCode::GATEWAY_TIMEOUT),
             Failure::Status(status) => retry.when.statuses.contains(&status),
+            Failure::TurnedAway(_) => false, // it returns to the room, or its answer is passed on
         };
         wanted && made <= retry.attempts && (failure.is_harmless() || self.repeatable)
     }
@@ -246,6 +255,19 @@ mod tests {
         assert!(plain.again(UNSENT, 1) && plain.again(UNSENT, 2) && !plain.again(UNSENT, 3));
         assert!(!plain.again(BROKEN, 1) && !plain.again(BUSY, 1));
         assert_eq!(plain.keeps(), None);
+    }
+
+    #[test]
+    fn what_a_sidecar_turned_away_is_no_attempt_of_the_route() {
+        let config = retry(RetryMethods::All);
+        let headers = HeaderMap::new();
+        let away = Failure::TurnedAway(Reason::Draining);
+        for config in [Some(&config), None] {
+            let allowed = Allowance::new(config, &Method::GET, &headers);
+            assert!(!allowed.again(away, 1));
+        }
+        assert_eq!(away.label(), "draining");
+        assert_eq!(Failure::TurnedAway(Reason::QueueFull).label(), "queue_full");
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 mod driver;
 mod failures;
+mod inside;
 mod observe;
 mod run;
 mod starts;
@@ -26,6 +27,7 @@ use tokio::task::AbortHandle;
 use self::run::{Shared, run};
 
 pub use driver::{Driver, Replicas};
+pub use inside::{Inside, Told};
 pub use observe::Observe;
 pub use run::{Demand, Numbers, Outlook, Subject};
 pub use starts::{Starts, hint};

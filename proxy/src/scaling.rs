@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -11,19 +12,24 @@ use forebay_config as config;
 use serde_json::Value;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
+use tokio::time::Instant;
 
-use crate::cluster::{Candidate, ClusterState, clocks};
+use crate::cluster::{Candidate, ClusterState, Progress, clocks};
 use crate::driver::log::Log;
 use crate::driver::process::{Ender, ProcessDriver, Surroundings};
 use crate::driver::{Endpoints, Readiness};
 use crate::error::Reason;
 use crate::health::{self, Waking};
 use crate::metrics::{Samples, family};
-use crate::scaler::{Demand, Driver, Observe, Outlook, Scaler, Subject, Webhook};
+use crate::scaler::{Demand, Driver, Inside, Observe, Outlook, Scaler, Subject, Webhook};
+use crate::signals::{Board, Scraper};
 use crate::snapshot::{ClusterView, Snapshot};
 
+mod starts;
 #[cfg(test)]
 mod tests;
+
+use starts::{StartWatch, collect_info};
 
 /// How often it is looked whether somebody waits for a server that starts, or still waits in a cluster that is gone.
 const LOOK: Duration = Duration::from_millis(50);
@@ -34,9 +40,12 @@ const SELDOM: Duration = Duration::from_secs(1);
 pub struct Scaling {
     scaler: Scaler,
     waking: Waking,
+    scraper: Scraper,
     held: Mutex<HashMap<String, Held>>,
     /// Drivers that no configuration names any more and whose processes may still be ending.
     leaving: Mutex<Vec<Ender>>,
+    /// Nothing is started any more; changed while `held` is locked.
+    ended: AtomicBool,
 }
 
 /// What is kept for one cluster with `scale`.
@@ -67,14 +76,17 @@ struct Live {
     /// Who serves, by the driver's last word; held while a generation is told of it.
     serving: Mutex<Vec<SocketAddr>>,
     came: Arc<Notify>,
+    /// What its servers tell of themselves.
+    signals: Arc<Board>,
 }
 
 impl Live {
-    fn new(view: &Arc<ClusterView>) -> Arc<Self> {
+    fn new(view: &Arc<ClusterView>, signals: Arc<Board>) -> Arc<Self> {
         Arc::new(Self {
             view: ArcSwap::new(Arc::clone(view)),
             serving: Mutex::default(),
             came: Arc::clone(view.state.room().came()),
+            signals,
         })
     }
 
@@ -142,11 +154,15 @@ impl Demand for Live {
     }
 
     fn waiting(&self) -> u32 {
-        self.state().room().demand().waiting
+        self.state().demanding_waiters()
     }
 
     fn arrivals(&self) -> u64 {
         self.state().arrivals()
+    }
+
+    fn inside(&self) -> Inside {
+        self.signals.inside()
     }
 
     fn wake(&self) -> &Notify {
@@ -160,8 +176,10 @@ impl Scaling {
         Self {
             scaler: Scaler::new(),
             waking: Waking::new(),
+            scraper: Scraper::new(),
             held: Mutex::default(),
             leaving: Mutex::default(),
+            ended: AtomicBool::new(false),
         }
     }
 
@@ -174,6 +192,10 @@ impl Scaling {
     pub fn follow(&self, snapshot: &Snapshot) {
         self.waking.follow(snapshot.clusters.values());
         let mut held = self.held();
+        if self.ended.load(Ordering::Relaxed) {
+            return; // a reload that was under way when the process stopped
+        }
+        self.scraper.follow(snapshot.clusters.values());
         let mut before = std::mem::take(&mut *held);
         let mut subjects = Vec::new();
         let mut fresh = Vec::new();
@@ -192,7 +214,7 @@ impl Scaling {
             let (kind, live, watch) = match kept {
                 Some(kept) => (kept.kind, kept.live, Some(kept._watch)),
                 None => {
-                    let live = Live::new(view);
+                    let live = Live::new(view, self.scraper.board(name).unwrap_or_default());
                     let Some(kind) = start(name, scale, &live) else {
                         continue;
                     };
@@ -224,7 +246,11 @@ impl Scaling {
                 Kind::Process(driver) => Some(Arc::downgrade(driver)),
                 Kind::Other(..) => None,
             };
-            let task = tokio::spawn(watch_outlook(outlook, Arc::clone(&live), process));
+            let any: Weak<dyn Driver> = match &kind {
+                Kind::Process(driver) => Arc::downgrade(driver) as Weak<dyn Driver>,
+                Kind::Other(driver, _) => Arc::downgrade(driver),
+            };
+            let task = tokio::spawn(watch_outlook(outlook, Arc::clone(&live), any, process));
             let _watch = Task(task.abort_handle());
             held.insert(name, Held { kind, live, _watch });
         }
@@ -268,11 +294,16 @@ impl Scaling {
 
     /// Ends every process, also of drivers that were let go; returns when none is left.
     pub async fn shutdown(&self) {
-        let mut enders = std::mem::take(&mut *self.leaving());
-        enders.extend(self.held().values().filter_map(|held| match &held.kind {
-            Kind::Process(driver) => Some(driver.ender()),
-            Kind::Other(..) => None,
-        }));
+        let enders = {
+            let held = self.held();
+            self.ended.store(true, Ordering::Relaxed);
+            let mut enders = std::mem::take(&mut *self.leaving());
+            enders.extend(held.values().filter_map(|held| match &held.kind {
+                Kind::Process(driver) => Some(driver.ender()),
+                Kind::Other(..) => None,
+            }));
+            enders
+        };
         let ends = enders.iter().map(Ender::shutdown);
         futures_util::future::join_all(ends).await;
     }
@@ -292,11 +323,18 @@ impl Scaling {
 
     /// What `/api/clusters` shows of scaling, by cluster.
     pub fn report(&self) -> Value {
-        self.scaler.report()
+        let mut report = self.scaler.report();
+        for (cluster, signals) in self.scraper.report() {
+            if let Some(scaled) = report.get_mut(&cluster).and_then(Value::as_object_mut) {
+                scaled.insert("signals".to_owned(), signals);
+            }
+        }
+        report
     }
 
     /// Adds what the scaler knows to a scrape.
     pub fn collect(&self, samples: &mut Samples) {
+        self.scraper.collect(samples);
         for (cluster, numbers) in self.scaler.numbers() {
             for (signal, value) in numbers.demand() {
                 samples.add(&family::DEMAND, &[&cluster, signal], value);
@@ -306,6 +344,10 @@ impl Scaling {
             }
             let desired = f64::from(numbers.decision.desired);
             samples.add(&family::DESIRED_REPLICAS, &[&cluster], desired);
+        }
+        for held in self.held().values() {
+            held.live.state().collect_starts(samples);
+            collect_info(&held.live.view.load().config, samples);
         }
     }
 }
@@ -366,16 +408,29 @@ fn start(name: &str, scale: &config::Scale, live: &Arc<Live>) -> Option<Kind> {
 async fn watch_outlook(
     mut outlook: tokio::sync::watch::Receiver<Outlook>,
     live: Arc<Live>,
+    any: Weak<dyn Driver>,
     process: Option<Weak<ProcessDriver>>,
 ) {
     let driver = || process.as_ref().and_then(Weak::upgrade);
-    let mut changed = driver().map(|driver| driver.changed());
+    let mut changed = any.upgrade().map(|driver| driver.changed());
+    let mut starts = StartWatch::default();
+    let mut missing = None;
     loop {
         let now = *outlook.borrow_and_update();
         let state = live.state();
         state.set_outlook(now);
         if now.start_failed {
             state.room().fail_all(Reason::StartFailed);
+        }
+        if let Some(driver) = any.upgrade() {
+            let status = driver.status();
+            starts.look(now.asked, &status, &state);
+            let is_missing = status.starting > 0 || now.asked && status.ready == 0;
+            missing = is_missing.then(|| missing.unwrap_or_else(Instant::now));
+            state.set_progress(Progress {
+                since: missing,
+                failure: status.last_failure,
+            });
         }
         let mut pause = SELDOM;
         if let Some(driver) = driver() {

@@ -1,31 +1,36 @@
 //! Attempts: an endpoint, a connection, a request, and another endpoint as far as the route allows.
 
-use std::pin::{Pin, pin};
+mod attempt;
+mod spare;
+mod turned_away;
+
 use std::sync::Arc;
 
+use forebay_config::HeaderEdits;
 use http::{Request, Response};
-use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
-use crate::admission::Admitted;
+use crate::admission::{Admitted, Place, Waits};
 use crate::answer::Refusal;
-use crate::cluster::{Choice, Chosen, Endpoint, InFlight, Probe, Verdict};
+use crate::cluster::{Choice, Endpoint};
 use crate::connection::Connection;
 use crate::error::Reason;
 use crate::exchange::Exchange;
+use crate::filter::Dressing;
 use crate::flow::Flow;
 use crate::mirror::{self, Sampled};
 use crate::retry::{self, Allowance, Failure, Retrying};
-use crate::room::Slot;
+use crate::room::{Seat as _, Slot, Ticket};
 use crate::snapshot::MemberView;
-use crate::upload::{Replay, RequestBody};
-use crate::upstream::{ConnectError, Lease};
+use crate::upload::RequestBody;
+use crate::upstream::Lease;
+
+use attempt::{Lost, Missed};
+use spare::{Spare, discard};
 
 /// Attempts after which a request that no endpoint takes does not return to the room: they listen, but not for us.
 const MOST_RETURNS: u32 = 50;
-/// Of an answer that is not passed on, read so that its connection can serve again.
-const DISCARD: u64 = 64 << 10;
 
 /// A request that goes to an endpoint, and to another one as far as its route allows.
 pub struct Sending<'a> {
@@ -45,6 +50,10 @@ pub struct Sending<'a> {
     pub copies: Option<Sampled<'a>>,
     /// The request may start replicas.
     pub wake: bool,
+    /// What the route does to the fields of answers.
+    pub response_headers: &'a HeaderEdits,
+    /// What is added to its answer, whoever gives it.
+    pub dressing: &'a Dressing<'a>,
     /// The request counts as demand; a probe of the servers does not, and takes no slot.
     pub demand: bool,
 }
@@ -62,54 +71,6 @@ pub struct Arrived {
     pub switched: Option<Switched>,
 }
 
-/// An attempt that brought nothing to pass on.
-struct Missed {
-    failure: Failure,
-    /// The request, when nothing of it was written.
-    unsent: Option<Box<Request<RequestBody>>>,
-    /// An answer that is passed on when no further attempt is made.
-    arrived: Option<Box<Arrived>>,
-    /// It failed because of us, such as for want of sockets.
-    ours: bool,
-}
-
-impl Missed {
-    fn new(failure: Failure, unsent: Option<Box<Request<RequestBody>>>) -> Self {
-        Self {
-            failure,
-            unsent,
-            arrived: None,
-            ours: false,
-        }
-    }
-}
-
-impl Missed {
-    /// The request, when it can wait for another endpoint as if it had not been sent.
-    fn returns_to_room(&mut self) -> Option<Box<Request<RequestBody>>> {
-        let harmless = match self.failure {
-            Failure::Stale => true,
-            Failure::Unsent(_) => !self.ours,
-            _ => false,
-        };
-        self.unsent.take_if(|_| harmless)
-    }
-}
-
-/// An attempt that is not the last word, or is.
-enum Lost {
-    /// Another one may follow.
-    Missed(Missed),
-    /// The request itself failed.
-    Failed(Reason),
-}
-
-impl From<Reason> for Lost {
-    fn from(reason: Reason) -> Self {
-        Self::Failed(reason)
-    }
-}
-
 /// The next attempt.
 struct Next {
     admitted: Admitted,
@@ -117,29 +78,18 @@ struct Next {
     place: Retrying,
 }
 
-/// What a request is made of once more.
-struct Spare {
-    head: Request<()>,
-    body: Replay,
-}
-
-impl Spare {
-    /// `None`: the body cannot be sent twice.
-    fn of(request: &Request<RequestBody>) -> Option<Self> {
-        let body = request.body().replay()?;
-        let mut head = Request::new(());
-        head.method_mut().clone_from(request.method());
-        head.uri_mut().clone_from(request.uri());
-        *head.version_mut() = request.version();
-        head.headers_mut().clone_from(request.headers());
-        Some(Self { head, body })
-    }
-
-    /// `None`: more of the body was sent than is kept.
-    fn request(self) -> Option<Box<Request<RequestBody>>> {
-        let body = self.body.start()?;
-        Some(Box::new(self.head.map(|()| body)))
-    }
+/// What became of a request so far.
+struct Journey<'c> {
+    /// How long it waited.
+    waits: Waits<'c>,
+    /// Times it was sent.
+    sent: u32,
+    /// Attempts, those not counted that an endpoint did not take on.
+    made: u32,
+    /// Ids of endpoints that failed it.
+    tried: Vec<u64>,
+    /// Where it stands in the line; `None`: the cluster has no room.
+    ticket: Option<Ticket>,
 }
 
 impl Sending<'_> {
@@ -150,80 +100,96 @@ impl Sending<'_> {
     /// No endpoint took it, or it failed by itself.
     pub async fn run(
         &self,
-        mut request: Box<Request<RequestBody>>,
+        request: Box<Request<RequestBody>>,
         flow: &Flow,
         exchange: &mut Exchange,
     ) -> Result<Box<Arrived>, Refusal> {
         let upload = request.body().upload().cloned();
-        let settle = |arrived| {
-            if let Some(upload) = &upload {
-                upload.settle();
-            }
-            arrived
+        let journey = Journey {
+            waits: Waits::new(&self.member.cluster.state),
+            sent: 0,
+            made: 0,
+            tried: Vec::new(),
+            ticket: None,
         };
-        let mut tried: Vec<u64> = Vec::new();
+        let arrived = self.attempts(request, journey, flow, exchange).await;
+        if let Some(upload) = &upload {
+            upload.settle();
+        }
+        arrived
+    }
+
+    async fn attempts(
+        &self,
+        mut request: Box<Request<RequestBody>>,
+        mut journey: Journey<'_>,
+        flow: &Flow,
+        exchange: &mut Exchange,
+    ) -> Result<Box<Arrived>, Refusal> {
         let mut retrying = None;
-        let mut made = 0;
-        let state = &self.member.cluster.state;
-        let has_room = self.has_room();
+        if self.is_full(0) {
+            return Err(Reason::BreakerOpen.into()); // nobody waits for that
+        }
         let Admitted {
             mut chosen,
             mut slot,
-        } = if has_room {
-            self.admit(&mut request, None, &tried, flow, exchange)
+        } = if self.has_room() {
+            self.admit(&mut request, Place::End, flow, exchange, &journey.waits)
                 .await?
         } else {
-            self.choose_untried(&tried).ok_or(Reason::NoEndpoint)?
+            self.choose_untried(&[]).ok_or(Reason::NoEndpoint)?
         };
-        if self.is_full(0) {
+        if journey.waits.total().is_some() && self.is_full(0) {
             return Err(Reason::BreakerOpen.into());
         }
         loop {
-            made += 1;
-            self.log(exchange, &chosen.endpoint, made);
-            if let (1, Some(copies)) = (made, &self.copies) {
+            journey.made += 1;
+            journey.sent += 1;
+            self.log(exchange, &chosen.endpoint, journey.sent);
+            if let (1, Some(copies)) = (journey.sent, &self.copies) {
                 let worker = &self.connection.worker;
                 exchange.watch = Some(mirror::begin(copies, worker, self.member, &request));
             }
-            let mut spare = if self.allowance.spares(self.http2, made) {
-                Spare::of(&request)
-            } else {
-                None
+            let mut spare = match slot.is_some() || self.allowance.spares(self.http2, journey.made)
+            {
+                true => Spare::of(&request),
+                false => None,
             };
             let endpoint = Arc::clone(&chosen.endpoint);
-            let id = endpoint.id;
-            let ticket = slot.as_ref().map(Slot::ticket);
+            journey.ticket = slot.as_ref().map(Slot::ticket);
             let tried_here = self.attempt(chosen, slot, request, flow, exchange);
             let mut missed = match tried_here.await {
-                Ok(arrived) => return Ok(settle(arrived)),
+                Ok(arrived) => return Ok(arrived),
                 Err(Lost::Failed(reason)) => return Err(reason.into()),
                 Err(Lost::Missed(missed)) => missed,
             };
             drop(retrying.take());
-            let ticket = ticket.filter(|_| state.has_room());
-            let ticket = ticket.filter(|_| made < MOST_RETURNS);
-            let unsent = match missed.failure {
-                _ if ticket.is_none() => None,
-                Failure::Refused if self.allowance.again(missed.failure, made) => {
-                    spare.take().and_then(Spare::request)
-                }
-                _ => missed.returns_to_room(),
-            };
-            if let (Some(ticket), Some(unsent)) = (ticket, unsent) {
-                match missed.failure {
-                    Failure::Unsent(_) => state.mark_down(&endpoint),
-                    failure => exchange.retry(failure.label()),
+            let back = self.back(&mut missed, &mut spare, &mut journey, &endpoint, flow);
+            if let Some((ticket, unsent)) = back {
+                if !matches!(missed.failure, Failure::Unsent(_)) {
+                    exchange.retry(missed.failure.label());
                 }
                 request = unsent;
-                let again = self.admit(&mut request, Some(ticket), &[], flow, exchange);
+                let place = Place::Back(ticket);
+                let again = self.admit(&mut request, place, flow, exchange, &journey.waits);
                 Admitted { chosen, slot } = again.await?;
                 continue;
             }
             if !matches!(missed.failure, Failure::Stale | Failure::Refused) {
-                tried.push(id);
+                journey.tried.push(endpoint.id);
             }
-            let next = self.next(&mut missed, spare, &mut tried, made);
-            match (flow.unless_failed(next).await?, missed.arrived) {
+            let next = match journey.ticket {
+                Some(ticket) => {
+                    let next =
+                        self.next_in_line(&mut missed, spare, &mut journey, ticket, flow, exchange);
+                    next.await?
+                }
+                None => {
+                    let next = self.next(&mut missed, spare, &mut journey);
+                    flow.unless_failed(next).await?
+                }
+            };
+            match (next, missed.arrived) {
                 (Some(next), arrived) => {
                     exchange.retry(missed.failure.label());
                     if let Some(arrived) = arrived {
@@ -234,10 +200,43 @@ impl Sending<'_> {
                     request = next.request;
                     retrying = Some(next.place);
                 }
-                (None, Some(arrived)) => return Ok(settle(arrived)),
+                (None, Some(arrived)) => return Ok(arrived),
                 (None, None) => return Err(missed.failure.reason().into()),
             }
         }
+    }
+
+    /// The request, when it goes back to where it stood in the line as if it had not been sent.
+    fn back(
+        &self,
+        missed: &mut Missed,
+        spare: &mut Option<Spare>,
+        journey: &mut Journey<'_>,
+        endpoint: &Arc<Endpoint>,
+        flow: &Flow,
+    ) -> Option<(Ticket, Box<Request<RequestBody>>)> {
+        let state = &self.member.cluster.state;
+        let ticket = journey.ticket.filter(|_| state.has_room())?;
+        let unsent = match missed.failure {
+            // Bounded by the clocks of the room alone: it says that it will take more.
+            Failure::TurnedAway(_) => {
+                let request = spare.take()?.request()?;
+                journey.made -= 1;
+                let arrived = missed.arrived.take()?;
+                self.pause(endpoint, arrived.response.headers());
+                discard(*arrived, flow);
+                request
+            }
+            _ if journey.sent >= MOST_RETURNS => return None,
+            Failure::Refused if self.allowance.again(missed.failure, journey.made) => {
+                spare.take()?.request()?
+            }
+            _ => missed.returns_to_room()?,
+        };
+        if let Failure::Unsent(_) = missed.failure {
+            state.mark_down(endpoint);
+        }
+        Some((ticket, unsent))
     }
 
     /// Where a request goes after an attempt that failed; `None`: nowhere, and nothing is changed.
@@ -245,19 +244,10 @@ impl Sending<'_> {
         &self,
         missed: &mut Missed,
         spare: Option<Spare>,
-        tried: &mut Vec<u64>,
-        made: u32,
+        journey: &mut Journey<'_>,
     ) -> Option<Next> {
-        let state = &self.member.cluster.state;
-        let possible =
-            missed.unsent.is_some() || spare.as_ref().is_some_and(|spare| spare.body.is_whole());
-        if !possible || !self.allowance.again(missed.failure, made) {
-            return None;
-        }
-        let place = self
-            .allowance
-            .retrying(missed.failure, state.retries(), state.requests())?;
-        let admitted = self.choose(tried, made).await?;
+        let place = self.may_go_on(missed, spare.as_ref(), journey)?;
+        let admitted = self.choose(&mut journey.tried, journey.made).await?;
         if self.is_full(u32::from(missed.arrived.is_some())) {
             return None;
         }
@@ -270,6 +260,74 @@ impl Sending<'_> {
         })
     }
 
+    /// The same where it needs a slot, for which it waits where it stood in the line. What the attempt holds is given
+    /// back first: the slot that comes may be its own.
+    async fn next_in_line(
+        &self,
+        missed: &mut Missed,
+        spare: Option<Spare>,
+        journey: &mut Journey<'_>,
+        ticket: Ticket,
+        flow: &Flow,
+        exchange: &mut Exchange,
+    ) -> Result<Option<Next>, Refusal> {
+        let state = &self.member.cluster.state;
+        let place = self.may_go_on(missed, spare.as_ref(), journey);
+        let exist = state.room().replicas().exist() || self.wakes();
+        let full = self.is_full(u32::from(missed.arrived.is_some()));
+        let another = || {
+            let set = state.endpoints();
+            let mut others = set
+                .endpoints
+                .iter()
+                .filter(|e| !journey.tried.contains(&e.id));
+            others.any(|other| other.may_serve())
+        };
+        let pauses = !journey.tried.is_empty() && !another();
+        if !exist || full || pauses && !self.allowance.returns() {
+            return Ok(None);
+        }
+        let Some(place) = place else { return Ok(None) };
+        let unsent = missed.unsent.take();
+        let Some(mut request) = unsent.or_else(|| spare?.request()) else {
+            return Ok(None);
+        };
+        if let Some(arrived) = missed.arrived.take() {
+            discard(*arrived, flow);
+        }
+        flow.recall();
+        if pauses {
+            journey.tried.clear();
+            let pause = retry::pause(journey.made, self.connection.worker.roll());
+            flow.unless_failed(tokio::time::sleep(pause)).await?;
+        }
+        let again = Place::Again(ticket, &journey.tried);
+        let admitted = self
+            .admit(&mut request, again, flow, exchange, &journey.waits)
+            .await?;
+        Ok(Some(Next {
+            admitted,
+            request,
+            place,
+        }))
+    }
+
+    /// A place among the retries of the cluster, if the request may be sent once more at all.
+    fn may_go_on(
+        &self,
+        missed: &Missed,
+        spare: Option<&Spare>,
+        journey: &Journey<'_>,
+    ) -> Option<Retrying> {
+        let state = &self.member.cluster.state;
+        let possible = missed.unsent.is_some() || spare.is_some_and(Spare::is_whole);
+        if !possible || !self.allowance.again(missed.failure, journey.made) {
+            return None;
+        }
+        self.allowance
+            .retrying(missed.failure, state.retries(), state.requests())
+    }
+
     /// True when the request needs a slot.
     fn has_room(&self) -> bool {
         self.demand && self.member.cluster.config.has_room()
@@ -280,145 +338,6 @@ impl Sending<'_> {
         let cluster = &self.member.cluster;
         let most = cluster.config.breaker.requests;
         most.is_some_and(|most| cluster.state.requests().saturating_sub(own) >= most)
-    }
-
-    /// One attempt on one endpoint.
-    async fn attempt(
-        &self,
-        chosen: Chosen,
-        slot: Option<Slot<Arc<Endpoint>>>,
-        request: Box<Request<RequestBody>>,
-        flow: &Flow,
-        exchange: &mut Exchange,
-    ) -> Result<Box<Arrived>, Lost> {
-        let Chosen { endpoint, probe } = chosen;
-        let cluster = &self.member.cluster;
-        let connector = &cluster.connector;
-        let wary = !request.method().is_idempotent();
-        let in_flight = InFlight::begin(Arc::clone(&endpoint), slot);
-        let now = exchange.leave();
-        let pools = &self.connection.worker.pools;
-        let pool = pools.of(&endpoint, connector, &cluster.config.keepalive);
-        if let Some(reason) = flow.failure() {
-            return Err(reason.into());
-        }
-        let connected = match pool.ready(self.http2, wary, now) {
-            Some(connection) => Some(Ok((connection, true))),
-            None => {
-                let connected = pin!(self.within(now, pool.connect(connector, self.http2)));
-                flow.unless_failed(connected).await?
-            }
-        };
-        let (connection, reused) = match connected {
-            Some(Ok(taken)) => taken,
-            failed => {
-                let error = failed.and_then(Result::err);
-                tracing::debug!(endpoint = %endpoint.label, ?error, "no connection");
-                let ours = error.as_ref().is_some_and(ConnectError::is_ours);
-                if !ours {
-                    self.observe(&endpoint, probe, Verdict::Failed);
-                }
-                let reason = error.map_or(Reason::ConnectTimeout, |error| error.reason());
-                let missed = Missed::new(Failure::Unsent(reason), Some(request));
-                return Err(Lost::Missed(Missed { ours, ..missed }));
-            }
-        };
-        let mut lease = Lease::new(connection, pool, in_flight);
-        let switched = if self.upgrade {
-            lease.on_switch()
-        } else {
-            None
-        };
-        let whole = request.body().is_empty();
-        flow.dispatch(if reused { now } else { Instant::now() }, whole);
-        let answer = pin!(lease.send(*request));
-        let answer = pin!(self.in_time(answer, whole, now, flow));
-        let failed = match flow.unless_failed(answer).await {
-            Ok(Some(Ok(response))) => {
-                let status = response.status();
-                let ejects = cluster.config.outlier.is_some();
-                let verdict = Verdict::that_matters(ejects, status, response.headers());
-                self.observe(&endpoint, probe, verdict);
-                let arrived = Box::new(Arrived {
-                    response,
-                    lease,
-                    switched,
-                });
-                if !self.allowance.wants(status) {
-                    return Ok(arrived);
-                }
-                return Err(Lost::Missed(Missed {
-                    failure: Failure::Status(status),
-                    unsent: None,
-                    arrived: Some(arrived),
-                    ours: false,
-                }));
-            }
-            Ok(Some(Err(failed))) => lease.explain(failed),
-            Ok(None) => {
-                self.observe(&endpoint, probe, Verdict::Failed);
-                return Err(Lost::Missed(Missed::new(Failure::TooLong, None)));
-            }
-            Err(reason) => {
-                // Where the request is not whole the client may be the silent one.
-                let silent = reason == Reason::FirstByteTimeout
-                    || reason == Reason::IdleTimeout && flow.sent().is_some();
-                if silent {
-                    self.observe(&endpoint, probe, Verdict::Failed);
-                }
-                return Err(reason.into());
-            }
-        };
-        let failure = match (failed.request.is_some(), failed.refused, reused) {
-            (true, _, true) => Failure::Stale,
-            (true, _, false) => Failure::Unsent(failed.reason),
-            (false, true, _) => Failure::Refused,
-            (false, false, _) => Failure::Broken(failed.reason),
-        };
-        if flow.failure().is_none() && !matches!(failure, Failure::Stale | Failure::Refused) {
-            self.observe(&endpoint, probe, Verdict::Failed);
-        }
-        Err(Lost::Missed(Missed::new(failure, failed.request)))
-    }
-
-    /// `None`: it took longer than one attempt may, from `since` on.
-    async fn within<F: Future>(&self, since: Instant, future: F) -> Option<F::Output> {
-        match self.allowance.per_try() {
-            None => Some(future.await),
-            Some(limit) => tokio::time::timeout_at(since + limit, future).await.ok(),
-        }
-    }
-
-    /// `None`: it took longer than one attempt may, from `since` on, or from the last byte of a body on: the endpoint
-    /// answers for itself, not for a client that is slow. `whole`: there is no body.
-    async fn in_time<F: Future>(
-        &self,
-        mut answer: Pin<&mut F>,
-        whole: bool,
-        since: Instant,
-        flow: &Flow,
-    ) -> Option<F::Output> {
-        let limit = match self.allowance.per_try() {
-            None => return Some(answer.await),
-            Some(_) if whole => return self.within(since, answer).await,
-            Some(limit) => limit,
-        };
-        let mut until = since + limit;
-        loop {
-            if let Ok(sent) = tokio::time::timeout_at(until, answer.as_mut()).await {
-                return Some(sent);
-            }
-            until = flow.sent().unwrap_or_else(Instant::now) + limit;
-            if until <= Instant::now() {
-                return None;
-            }
-        }
-    }
-
-    fn observe(&self, endpoint: &Arc<Endpoint>, probe: Option<Probe>, verdict: Verdict) {
-        let cluster = &self.member.cluster;
-        let outlier = cluster.config.outlier.as_ref();
-        cluster.state.observe(endpoint, probe, verdict, outlier);
     }
 
     fn log(&self, exchange: &mut Exchange, endpoint: &Arc<Endpoint>, made: u32) {
@@ -457,45 +376,7 @@ impl Sending<'_> {
             tried,
             free: None,
         };
-        if self.has_room() {
-            let (slot, probe) = cluster.state.take_slot(&choice)?;
-            return Some(Admitted::with_slot(slot, probe));
-        }
         let chosen = cluster.state.choose(&set, &choice)?;
         Some(Admitted { chosen, slot: None })
     }
-}
-
-/// Reads an answer that nobody gets, as far as that is cheaper than another connection.
-fn discard(arrived: Arrived, flow: &Flow) {
-    let Arrived {
-        response, lease, ..
-    } = arrived;
-    let mut body = response.into_body();
-    if flow.sent().is_none() || http_body::Body::size_hint(&body).lower() > DISCARD {
-        return; // dropped: the connection is reset
-    }
-    if http_body::Body::is_end_stream(&body) {
-        lease.release(Instant::now());
-        return;
-    }
-    tokio::task::spawn_local(async move {
-        let limit = std::time::Duration::from_secs(1);
-        if let Ok(true) = tokio::time::timeout(limit, read_out(&mut body)).await {
-            lease.release(Instant::now());
-        }
-    });
-}
-
-/// True when the body is whole and short enough.
-async fn read_out(body: &mut Incoming) -> bool {
-    let mut read = 0;
-    while let Some(frame) = body.frame().await {
-        let Ok(frame) = frame else { return false };
-        read += frame.data_ref().map_or(0, |data| data.len() as u64);
-        if read > DISCARD {
-            return false;
-        }
-    }
-    http_body::Body::is_end_stream(body)
 }

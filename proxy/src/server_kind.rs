@@ -1,15 +1,29 @@
-//! What each model server speaks, as one table of data.
+//! What each model server speaks, as one table of data, [`SERVERS`].
 //!
-//! Sources are the servers' own documents: ports, liveness and readiness as they ship; where a server has no readiness
-//! of its own, a connection counts.
+//! Sources are the servers' own documents: liveness, readiness and metrics as they ship. The ports are those of
+//! [`ServerKind::ports`]. Where a server has no readiness of its own, a connection counts.
+//!
+//! The table for people is in `server_kind/README.md`; a test compares the two.
+
+mod gauges;
+mod model;
+mod reference;
+mod table;
+#[cfg(test)]
+mod tests;
 
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use forebay_config::{Cluster, Health, HealthKind, ServerKind};
+use forebay_config::{Cluster, Health, HealthKind, ServerKind, UpstreamProtocol};
 use http::StatusCode;
 
-/// One model server.
+pub use gauges::{Gauges, MOST_ALIASES, Series, Signal};
+pub use model::{ModelReady, Question, Reads};
+pub use reference::reference;
+pub use table::{SERVERS, of};
+
+/// One model server: a row of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Server {
     /// Whose row it is.
@@ -20,76 +34,102 @@ pub struct Server {
     pub live: Option<&'static str>,
     /// Path that answers 200 once requests can be served; `None`: it accepts connections no earlier than that.
     pub ready: Option<&'static str>,
-    /// How long an answer to `ready` may take.
+    /// What says that one model can be served; `None`: only the server as a whole can be asked.
+    pub model: Option<ModelReady>,
+    /// How long an answer to `ready` or `model` may take.
     pub patience: Duration,
+    /// Path of its metrics page; `None`: it has none.
+    pub metrics: Option<&'static str>,
+    /// What it has to be started with so that there are metrics; `None`: nothing.
+    pub flag: Option<&'static str>,
+    /// The series of its metrics page that say how busy it is.
+    pub gauges: Gauges,
+    /// What its clients expect of an error.
+    pub errors: Errors,
+    /// How it sends an answer bit by bit.
+    pub streaming: Streaming,
 }
 
-macro_rules! servers {
-    ($($kind:ident $name:literal live $live:expr, ready $ready:expr, within $seconds:literal;)*) => {
-        /// Every server kind.
-        pub static SERVERS: &[Server] = &[$(Server {
-            kind: ServerKind::$kind,
-            name: $name,
-            live: $live,
-            ready: $ready,
-            patience: Duration::from_secs($seconds),
-        }),*];
-
-        /// The row of a kind.
-        pub fn of(kind: ServerKind) -> &'static Server {
-            match kind {
-                $(ServerKind::$kind => const {
-                    &Server {
-                        kind: ServerKind::$kind,
-                        name: $name,
-                        live: $live,
-                        ready: $ready,
-                        patience: Duration::from_secs($seconds),
-                    }
-                }),*
-            }
-        }
-    };
+/// The body of an error in a server's own protocol, and so of ours in front of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Errors {
+    /// `{"error": {"message", "type", "param", "code"}}`.
+    Object,
+    /// `{"error": "…"}`.
+    Text,
 }
 
-servers! {
-    Generic "generic" live None, ready None, within 2;
-    TensorflowServing "tensorflow-serving" live None, ready None, within 2;
-    Torchserve "torchserve" live Some("/ping"), ready Some("/ping"), within 2;
-    Onnxruntime "onnxruntime" live Some("/"), ready None, within 2;
-    Triton "triton" live Some("/v2/health/live"), ready Some("/v2/health/ready"), within 2;
-    KserveV1 "kserve-v1" live Some("/"), ready Some("/"), within 2;
-    KserveV2 "kserve-v2" live Some("/v2/health/live"), ready Some("/v2/health/ready"), within 2;
-    Vllm "vllm" live Some("/health"), ready Some("/health"), within 5;
-    // Its health check generates a token, which takes from one to twenty seconds.
-    Sglang "sglang" live Some("/health"), ready Some("/health"), within 20;
-    Tgi "tgi" live Some("/health"), ready Some("/health"), within 5;
-    LlamaCpp "llama.cpp" live Some("/health"), ready Some("/health"), within 5;
-    Ollama "ollama" live Some("/api/version"), ready Some("/api/version"), within 2;
-    Bentoml "bentoml" live Some("/livez"), ready Some("/readyz"), within 2;
+/// How a server sends an answer bit by bit over HTTP/1.1; gRPC streams are another matter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Streaming {
+    /// It does not.
+    None,
+    /// `text/event-stream`.
+    Events,
+    /// `application/x-ndjson`: one JSON object per line.
+    Lines,
+    /// Chunks without a frame of their own, as the model's code writes them.
+    Chunks,
 }
 
-/// How a cluster's endpoints say that they are ready: by its `health`, else as its servers do.
+/// How a cluster's endpoints say that they are ready: by its `health`, else as its servers do. What an endpoint of a
+/// cluster with `models` is asked instead, [`question`] says. Never [`HealthKind::Server`].
 pub fn readiness(cluster: &Cluster) -> Health {
-    if let Some(health) = &cluster.health {
-        return health.clone();
-    }
     let server = of(cluster.server);
-    let one = const { NonZeroU32::new(1).unwrap() };
-    Health {
-        kind: match server.ready {
-            None => HealthKind::Tcp,
-            Some(path) => HealthKind::Http {
-                path: path.to_owned(),
-                status: vec![StatusCode::OK],
-            },
+    let kind = || match server.ready {
+        None => HealthKind::Tcp,
+        Some(path) => HealthKind::Http {
+            path: path.to_owned(),
+            status: vec![StatusCode::OK],
         },
-        port: None,
-        interval: Duration::from_secs(1),
-        timeout: server.patience,
-        unhealthy: one,
-        healthy: one,
+    };
+    match &cluster.health {
+        Some(health) if health.kind != HealthKind::Server => health.clone(),
+        Some(health) => Health {
+            kind: kind(),
+            timeout: health.timeout.max(server.patience),
+            ..health.clone()
+        },
+        None => Health {
+            kind: kind(),
+            port: None,
+            interval: Duration::from_secs(1),
+            timeout: server.patience,
+            unhealthy: NonZeroU32::MIN,
+            healthy: NonZeroU32::MIN,
+        },
     }
+}
+
+/// What says whether an endpoint can serve the first of the cluster's `models`. `None`: the cluster has no models, its
+/// `health` says what is asked instead, or its servers cannot be asked at that port, such as the one for gRPC.
+///
+/// * `port`: where the endpoint listens
+pub fn question(cluster: &Cluster, port: u16) -> Option<Question> {
+    let only_grpc = cluster.protocol == UpstreamProtocol::Http2;
+    let health = cluster.health.as_ref();
+    let is_other = health.is_some_and(|health| health.kind != HealthKind::Server);
+    if is_other || only_grpc || cluster.server.ports().grpc == Some(port) {
+        return None;
+    }
+    let model = cluster.models.first()?;
+    of(cluster.server).model?.question(cluster, model, port)
+}
+
+/// True when the servers of a cluster tell that they are ready by more than taking connections.
+pub fn says_ready(cluster: &Cluster) -> bool {
+    let server = of(cluster.server);
+    server.ready.is_some() || (server.model.is_some() && !cluster.models.is_empty())
+}
+
+/// Where an endpoint's metrics page is: as written, else the kind's own port beside the kind's HTTP port, else the
+/// endpoint's own.
+///
+/// * `port`: where the endpoint listens
+pub fn metrics_port(cluster: &Cluster, port: u16) -> u16 {
+    let usual = cluster.server.ports();
+    let beside = usual.metrics.filter(|_| usual.http == Some(port));
+    cluster.ports.metrics.or(beside).unwrap_or(port)
 }
 
 /// True when a request asks only whether the server is there: it is no demand.
@@ -108,38 +148,6 @@ pub fn is_probe(kind: ServerKind, path: &str, agent: Option<&str>) -> bool {
     let asked = |at: Option<&str>| at == Some(path) && path != "/";
     asked(server.live)
         || asked(server.ready)
+        || server.model.is_some_and(|model| model.is_probe(path))
         || agent.is_some_and(|agent| AGENTS.iter().any(|known| agent.starts_with(known)))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn each_kind_has_one_row_under_its_own_name() {
-        for server in SERVERS {
-            assert_eq!(of(server.kind), server);
-            let others = SERVERS.iter().filter(|other| other.name == server.name);
-            assert_eq!(others.count(), 1, "{}", server.name);
-            let paths = server.live.into_iter().chain(server.ready);
-            assert!(
-                paths.into_iter().all(|path| path.starts_with('/')),
-                "{}",
-                server.name
-            );
-        }
-        assert_eq!(SERVERS.len(), 13);
-    }
-
-    #[test]
-    fn probes_are_told_from_requests() {
-        assert!(is_probe(ServerKind::Triton, "/v2/health/ready", None));
-        assert!(is_probe(ServerKind::LlamaCpp, "/health", Some("curl/8")));
-        assert!(is_probe(ServerKind::Generic, "/x", Some("kube-probe/1.30")));
-        assert!(
-            !is_probe(ServerKind::KserveV1, "/", None),
-            "a page of its own"
-        );
-        assert!(!is_probe(ServerKind::Vllm, "/v1/models", None));
-    }
 }

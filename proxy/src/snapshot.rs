@@ -1,5 +1,6 @@
 //! The live view of one configuration, built beside the old one and swapped whole.
 
+mod models;
 mod reweight;
 
 use std::collections::HashMap;
@@ -18,6 +19,8 @@ use crate::cluster::ClusterState;
 use crate::filter::{self, FilterError, Filters, Ledger};
 use crate::metrics::{Metrics, Traffic, TrafficCells};
 use crate::mirror::{self, MirrorError, Mirrors};
+use crate::model_name::{Grammar, Served};
+use crate::outgoing::is_grpc;
 use crate::replace::Replacing;
 use crate::tls::{self, Loaded, ServerTlsState, TlsError};
 use crate::upstream::{Connector, ConnectorTls};
@@ -82,6 +85,8 @@ pub struct ListenerView {
     pub table: Arc<RouteTable>,
     /// In file order; a tcp listener has one.
     pub routes: Vec<Arc<RouteView>>,
+    /// Where the models are named that the `match` of some route asks for: as all clusters of all those routes have it.
+    pub asks: Grammar,
     /// Certificates, re-read when their files change.
     pub tls: Option<Arc<ServerTlsState>>,
     /// What the files hold now, shown once the snapshot is live.
@@ -93,8 +98,10 @@ pub struct ListenerView {
 pub struct RouteView {
     /// As configured, but with the members and weights that serve now.
     pub config: Arc<config::Route>,
-    /// Only for a route that forwards.
+    /// Only for a route that forwards to a cluster or a split.
     pub split: Option<Split<MemberView>>,
+    /// Only for a route that forwards by model.
+    pub models: Option<Arc<Served>>,
     /// What a request must pass; `None`: nothing.
     pub filters: Option<Arc<Filters>>,
     /// What is copied and written down of its requests; `None`: nothing.
@@ -126,6 +133,8 @@ pub struct ClusterView {
     pub state: Arc<ClusterState>,
     /// How connections are opened.
     pub connector: Connector,
+    /// The same for gRPC, where that has a port of its own.
+    pub grpc: Option<Connector>,
 }
 
 /// Why a legal configuration cannot go live.
@@ -272,40 +281,43 @@ impl Build<'_> {
             traffic.push(self.metrics.traffic(&route.name, cluster));
             traffic.len() - 1
         };
-        let config::Action::Forward(members) = &route.action else {
-            return RouteView {
-                config: Arc::clone(route),
-                split: None,
-                filters,
-                mirrors: None,
-                replace: None,
-                cell: cell(""),
-            };
+        let mut view = |member: &config::Member| MemberView {
+            cluster: Arc::clone(
+                clusters
+                    .get(&member.cluster)
+                    .expect("validation resolved every cluster's name"),
+            ),
+            request_headers: member.request_headers.clone(),
+            response_headers: member.response_headers.clone(),
+            cell: cell(&member.cluster),
         };
-        let views = members.iter().map(|member| {
-            let cluster = clusters
-                .get(&member.cluster)
-                .expect("validation resolved every cluster's name");
-            let view = MemberView {
-                cluster: Arc::clone(cluster),
-                request_headers: member.request_headers.clone(),
-                response_headers: member.response_headers.clone(),
-                cell: cell(&member.cluster),
-            };
-            (view, member.weight)
-        });
-        let views: Vec<_> = views.collect();
-        let own = match &filters {
-            Some(_) => cell(""), // what is refused before a member is chosen
-            None => views.first().map_or(0, |(view, _)| view.cell),
+        let (mut split, mut models, mut first) = (None, None, None);
+        match &route.action {
+            config::Action::Forward(members) => {
+                let views: Vec<_> = members.iter().map(|m| (view(m), m.weight)).collect();
+                first = views.first().map(|(view, _)| view.cell);
+                let chosen = Split::new(views).expect("validation refused splits without weight");
+                split = Some(chosen);
+            }
+            config::Action::ByModel => {
+                let members = models::members(&self.config);
+                let views = members.iter().map(&mut view).collect();
+                models = Some(Arc::new(Served::new(views, SystemTime::now())));
+            }
+            config::Action::Redirect(_) | config::Action::Respond(_) => {}
+        }
+        let own = match (first, &filters) {
+            (Some(first), None) => first,
+            _ => cell(""), // what is refused before a member is chosen, and what the route answers itself
         };
-        let split = Split::new(views).expect("validation refused splits without weight");
+        let forwards = split.is_some() || models.is_some();
         RouteView {
             config: Arc::clone(route),
-            split: Some(split),
+            split,
+            models,
             filters,
             mirrors: None,
-            replace: (!route.replace.is_empty()).then(|| {
+            replace: (forwards && !route.replace.is_empty()).then(|| {
                 Arc::new(Replacing::new(
                     &route.replace,
                     self.metrics.replace_skipped(),
@@ -341,6 +353,7 @@ impl Build<'_> {
         Ok(Arc::new(ListenerView {
             config: Arc::clone(listener),
             table: Arc::new(RouteTable::new(&configs)),
+            asks: models::asks(&routes),
             routes,
             tls,
             fresh,
@@ -411,15 +424,31 @@ fn cluster_view(
         limit: cluster.breaker.connections,
         tls,
         key,
+        port: None,
     };
     Ok(ClusterView {
         config: Arc::clone(cluster),
         state: registry.cluster(&cluster.name),
+        grpc: cluster.ports.grpc.map(|port| connector.at_port(port)),
         connector,
     })
 }
 
 impl ClusterView {
+    /// How connections for a request with these headers are opened.
+    pub fn connector_for(&self, headers: &http::HeaderMap) -> &Connector {
+        match &self.grpc {
+            Some(grpc) if is_grpc(headers) => grpc,
+            _ => &self.connector,
+        }
+    }
+
+    /// The keys of all its connections.
+    pub fn connector_keys(&self) -> impl Iterator<Item = u64> {
+        let all = std::iter::once(&self.connector).chain(&self.grpc);
+        all.map(|connector| connector.key)
+    }
+
     /// Whether a request goes over HTTP/2; `grpc`: it is one.
     pub fn wants_http2(&self, grpc: bool) -> bool {
         match self.config.protocol {
@@ -454,6 +483,8 @@ impl OwnTraffic {
 pub struct WorkerSnapshot {
     /// The shared part.
     pub shared: Arc<Snapshot>,
+    /// Some cluster has heartbeats.
+    pub has_heartbeats: bool,
     traffic: Vec<Rc<OwnTraffic>>,
 }
 
@@ -468,7 +499,16 @@ impl WorkerSnapshot {
                 Rc::new(OwnTraffic { traffic, worker })
             })
             .collect();
-        Rc::new(Self { shared, traffic })
+        let beats = |view: &Arc<ClusterView>| {
+            let queue = view.config.queue.as_ref();
+            queue.is_some_and(|queue| queue.heartbeat.is_some())
+        };
+        let has_heartbeats = shared.clusters.values().any(beats);
+        Rc::new(Self {
+            shared,
+            has_heartbeats,
+            traffic,
+        })
     }
 
     /// Metric cells by index.

@@ -3,7 +3,9 @@
 
 use std::borrow::Cow;
 use std::rc::Rc;
+use std::sync::Arc;
 
+use forebay_config::Route;
 use forebay_config::rewrite;
 use forebay_config::route::CompiledMatch;
 use http::header::{CONNECTION, CONTENT_LENGTH, TE, TRANSFER_ENCODING, UPGRADE};
@@ -18,13 +20,14 @@ use crate::exchange::Exchange;
 use crate::gateway::Outcome;
 use crate::headers::{self, Origin, Survey, X_REQUEST_ID};
 use crate::mirror::Sampled;
+use crate::model_name::{Opened, Renaming};
 use crate::outgoing::{self, is_grpc};
 use crate::replace::{self, Applies};
 use crate::retry::Allowance;
 use crate::sending::Arrived;
 use crate::snapshot::{ListenerView, MemberView, RouteView};
 use crate::tunnel::Tunnel;
-use crate::upload::{Ahead, Client, RequestBody, Upload};
+use crate::upload::{Ahead, Client, Keep, RETURNS, RequestBody, Upload};
 
 /// The way of one request through the configuration.
 pub struct Way<'w> {
@@ -40,6 +43,8 @@ pub struct Way<'w> {
     pub member: &'w MemberView,
     /// What the route allows after a failure.
     pub allowance: Allowance<'w>,
+    /// What upstream has to be told in place of the model's name; `None`: nothing.
+    pub renaming: Option<&'w Renaming>,
 }
 
 /// What is settled before the request is taken apart.
@@ -54,6 +59,24 @@ pub struct Plan {
     pub upgrade: Option<HeaderValue>,
     /// Key of a consistent hash.
     pub key: Option<Vec<u8>>,
+}
+
+/// The path of a request as the servers behind its route see it.
+///
+/// # Errors
+///
+/// What the route makes of the path is none.
+pub fn path<'p>(
+    view: &'p ListenerView,
+    config: &'p Route,
+    matched: &CompiledMatch,
+    target: &'p Target<'_>,
+) -> Result<Cow<'p, str>, Reason> {
+    match &config.rewrite.path {
+        None => Ok(Cow::Borrowed(&*target.path)),
+        Some(rewrite) => rewrite::rewritten_path(rewrite, matched, &target.path, view.config.path)
+            .map_err(|_| Reason::BadPath),
+    }
 }
 
 impl<'w> Way<'w> {
@@ -77,16 +100,16 @@ impl<'w> Way<'w> {
                 .cluster
                 .wants_http2(survey.content_type && is_grpc(request.headers()));
         let key = outgoing::hash_key(&member.cluster.config.balance, request, connection, view);
-        let path = match &config.rewrite.path {
+        let mut path = match &config.rewrite.path {
             None => target.path,
-            Some(rewrite) => {
-                let path =
-                    rewrite::rewritten_path(rewrite, self.matched, &target.path, view.config.path)
-                        .map_err(|_| Reason::BadPath)?;
-                Cow::Owned(path.into_owned())
-            }
+            Some(_) => Cow::Owned(path(self.view, config, self.matched, &target)?.into_owned()),
         };
-        let uri = outgoing::new_uri(request, path, http2, || {
+        let mut query = target.query.map(Cow::Borrowed);
+        if let Some(renaming) = self.renaming {
+            path = renaming.path(path);
+            query = target.query.map(|query| renaming.query(query));
+        }
+        let uri = outgoing::new_uri(request, path, query, http2, || {
             outgoing::authority(config, &target.authority, member)
         })?;
         Ok(Plan {
@@ -102,7 +125,7 @@ impl<'w> Way<'w> {
     pub fn depart(
         &self,
         request: &mut Request<()>,
-        (client, peeked): (Client, Option<Ahead>),
+        opened: Opened,
         plan: &mut Plan,
         survey: &Survey,
         exchange: &mut Exchange,
@@ -147,6 +170,10 @@ impl<'w> Way<'w> {
             headers.insert(UPGRADE, upgrade.clone());
         }
         let copies = self.copies(headers, plan.upgrade.is_some());
+        let (client, mut peeked) = opened.into_parts();
+        if let (Some(renaming), Some(peeked)) = (self.renaming, &mut peeked) {
+            renaming.body(peeked, headers);
+        }
         let body = self.body(client, peeked, copies.as_ref(), exchange);
         if !http2 && !body.is_empty() && !headers.contains_key(CONTENT_LENGTH) {
             // hyper's client sends a GET or HEAD of unknown length without its body unless told how to frame it.
@@ -172,28 +199,44 @@ impl<'w> Way<'w> {
             sampled.refuse("upgrade");
             return None;
         }
-        Some(sampled)
+        Some(sampled.renamed(self.renaming))
     }
 
     /// The request's body, shared when others want it as well.
     fn body(
         &self,
-        mut client: Client,
+        client: Client,
         peeked: Option<Ahead>,
         copies: Option<&Sampled<'_>>,
         exchange: &Exchange,
     ) -> RequestBody {
         let flow = Rc::clone(exchange.flow());
-        if peeked.is_none() {
-            client.bound(self.route.config.body_max);
-        }
-        let keep = self.allowance.keeps();
+        let keep = self.keep(&client, peeked.as_ref());
         if peeked.is_none() && copies.is_none() && (keep.is_none() || client.is_over()) {
             return RequestBody::direct(client, flow);
         }
         let seen = copies.and_then(Sampled::capture);
         let upload = Upload::new(client, peeked.unwrap_or_default(), keep, seen);
         RequestBody::shared(&upload, flow)
+    }
+
+    /// What is kept of the body: for further attempts, else for a return to the waiting room.
+    fn keep(&self, client: &Client, peeked: Option<&Ahead>) -> Option<Keep> {
+        if let Some(most) = self.allowance.keeps() {
+            return Some(Keep { most, budget: None });
+        }
+        let cluster = &self.member.cluster;
+        let some = !client.is_over() || peeked.is_some();
+        let short = || {
+            client
+                .size_hint()
+                .exact()
+                .is_none_or(|bytes| bytes <= RETURNS)
+        };
+        (cluster.config.has_room() && some && short()).then(|| Keep {
+            most: RETURNS,
+            budget: Some(Arc::clone(cluster.state.room().bytes())),
+        })
     }
 
     /// Prepares the answer for edits of its body, if it gets any.

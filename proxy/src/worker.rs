@@ -12,6 +12,7 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, mpsc, oneshot};
 
+use crate::cluster::Endpoint;
 use crate::listener::{self, ListenerHandle, Open};
 use crate::metrics::Metrics;
 use crate::snapshot::{Snapshot, WorkerSnapshot};
@@ -56,6 +57,8 @@ pub enum Order {
     Adopt(Accepted),
     /// The stop of the process has come this far.
     Enter(Stage),
+    /// Close an idle connection to this endpoint: another request may have no other while it is open.
+    Spare(Arc<Endpoint>),
     /// Connections look at their listener's stage again.
     Wake,
     /// End the thread.
@@ -164,12 +167,9 @@ impl Worker {
             .clusters
             .values()
             .flat_map(|cluster| {
-                let key = cluster.connector.key;
                 let set = cluster.state.endpoints();
-                set.endpoints
-                    .iter()
-                    .map(move |e| (e.id, key))
-                    .collect::<Vec<_>>()
+                let of = |key| set.endpoints.iter().map(move |e| (e.id, key));
+                cluster.connector_keys().flat_map(of).collect::<Vec<_>>()
             })
             .collect();
         *self.snapshot.borrow_mut() = WorkerSnapshot::new(shared, self.index);
@@ -195,8 +195,8 @@ pub fn run(
         .build_local(tokio::runtime::LocalOptions::default())?;
     let worker = Rc::new(Worker {
         index,
+        pools: Pools::new(&shared),
         shared,
-        pools: Pools::default(),
         rng: RefCell::new(fastrand::Rng::new()),
         snapshot: RefCell::new(WorkerSnapshot::new(first, index)),
         stage: Cell::new(Stage::Running),
@@ -238,6 +238,7 @@ fn obey(worker: &Rc<Worker>, order: Order) {
                 worker.ended.notify_waiters();
             }
         }
+        Order::Spare(endpoint) => worker.pools.spare(&endpoint),
         Order::Wake => worker.wake_all(),
         Order::Stop => {}
     }

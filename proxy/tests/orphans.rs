@@ -216,6 +216,9 @@ fn driver(files: &Path, change: impl FnOnce(&mut Process)) -> (ProcessDriver, Ar
         idle: None,
         start_timeout: PATIENCE,
         preload: false,
+        pin: false,
+        min_residency: Duration::from_secs(60),
+        gpu: None,
         driver: forebay_config::Driver::Process(process),
         position: Position {
             file: "".into(),

@@ -97,6 +97,8 @@ struct Forebay {
     child: Child,
     dir: TempDir,
     port: u16,
+    /// Of a tcp listener that leads to the same cluster.
+    bare: u16,
     admin: u16,
     /// What it logged.
     log: Arc<Mutex<String>>,
@@ -107,7 +109,8 @@ fn text(cluster: &str, scale: &str, env: &str, files: &Path) -> String {
     let (python, files) = (python(), files.display());
     format!(
         "admin: {{address: '127.0.0.1:0'}}\nworkers: 2\ndrain: {{delay: 0s, timeout: 5s}}\n\
-         listeners: [{{name: main, address: '127.0.0.1:0'}}]\nroutes: [{{name: r, cluster: m}}]\n\
+         listeners: [{{name: main, address: '127.0.0.1:0'}}, {{name: bare, address: '127.0.0.1:0', protocol: tcp}}]\n\
+         routes: [{{name: r, cluster: m}}, {{name: b, listeners: [bare], cluster: m}}]\n\
          clusters:\n- name: m\n  server: llama.cpp\n{cluster}  scale:\n    stable_window: 5s\n    panic_window: 1s\n{scale}    \
          process:\n      command: '{python} server.py ${{PORT}}'\n      directory: .\n      \
          stop_timeout: 2s\n      env: {{FILES: '{files}'{env}}}\n"
@@ -154,11 +157,13 @@ impl Forebay {
                 digits.parse().ok()
             })
         };
-        let (port, admin) = (port_after(" listening"), port_after(" admin "));
+        let of = |listener: &str| port_after(&format!("listener=\"{listener}\""));
+        let (port, bare, admin) = (of("main"), of("bare"), port_after(" admin "));
         Self {
             child,
             dir,
             port,
+            bare,
             admin,
             log,
         }
@@ -316,6 +321,47 @@ fn from_zero_every_request_is_served_once_and_idle_ends_it() {
     // And again.
     let again = forebay.get("/again").served();
     assert_ne!(again.trim(), pids[0].to_string());
+    let starts = |what: &str, phase: &str| {
+        forebay.metric(&format!(
+            "forebay_start_seconds_{what}{{cluster=\"m\",phase=\"{phase}\""
+        ))
+    };
+    until("both starts are told", || {
+        (starts("count", "total") == 2.0).then_some(())
+    });
+    assert_eq!(starts("count", "process"), 2.0);
+    assert_eq!(
+        (starts("count", "place"), starts("sum", "place")),
+        (2.0, 0.0)
+    );
+    assert!(starts("sum", "process") >= 1.4, "each loads for 0.7 s");
+    assert!(starts("sum", "total") >= starts("sum", "process"));
+    let info = "forebay_cluster_info{cluster=\"m\",namespace=\"\",kind=\"process\",name=\"\"}";
+    assert_eq!(forebay.metric(info), 1.0);
+}
+
+#[test]
+fn a_bare_connection_starts_a_server_and_keeps_it() {
+    let forebay = Forebay::start("  concurrency: 1\n", "    idle: 1s\n", ", LOAD: '0.3'");
+    let mut first = TcpStream::connect(("127.0.0.1", forebay.bare)).unwrap();
+    first.set_read_timeout(Some(PATIENCE)).unwrap();
+    let request = "GET /first HTTP/1.1\r\nhost: t\r\n\r\n";
+    first.write_all(request.as_bytes()).unwrap();
+    let mut head = [0; 15];
+    first.read_exact(&mut head).unwrap();
+    assert_eq!(&head, b"HTTP/1.1 200 OK");
+    // It has the only slot, and is demand for as long as it is open.
+    let mut second = ask(forebay.port, "/second");
+    until("the second one waits", || {
+        (forebay.metric("forebay_waiting{") == 1.0).then_some(())
+    });
+    std::thread::sleep(Duration::from_millis(2500)); // longer than `idle`
+    assert_eq!((forebay.ready(), forebay.lines("served").len()), (1.0, 1));
+    drop(first);
+    read(&mut second).served();
+    until("the idle server is gone", || {
+        (forebay.ready() == 0.0).then_some(())
+    });
 }
 
 #[test]

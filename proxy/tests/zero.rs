@@ -265,6 +265,81 @@ fn flags_that_do_not_say_where_requests_go_are_refused() {
     assert!(said.contains("'llama.cpp'"), "{said}");
 }
 
+/// Serves this configuration, given `ROLE`.
+fn configured(directory: &Path, rest: &str) -> Running {
+    let here = "{address: '127.0.0.1:0'}";
+    let path = directory.join("forebay.yaml");
+    let listeners = "[{name: main, address: '127.0.0.1:0'}]";
+    std::fs::write(
+        &path,
+        format!("admin: {here}\nlisteners: {listeners}\n{rest}"),
+    )
+    .unwrap();
+    let mut command = forebay(&["run", "-c", path.to_str().unwrap()]);
+    command.env(ROLE, "server").env("NO_COLOR", "1");
+    Running::start(
+        command,
+        true,
+        "listening listener=\"main\" address=",
+        "admin address=",
+    )
+}
+
+const BROWSER: &str = "accept: text/html,*/*;q=0.8\r\nsec-fetch-mode: navigate\r\n";
+
+#[test]
+fn a_page_in_a_browser_starts_the_server_and_its_reload_is_served() {
+    let directory = tempfile::tempdir().unwrap();
+    let played = serde_json::to_string(&played()).unwrap();
+    let running = configured(
+        directory.path(),
+        &format!(
+            "routes: [{{name: r, cluster: chat}}]\n\
+             clusters: [{{name: chat, server: llama.cpp, queue: {{waiting_page: true}}, \
+             scale: {{idle: 2s, process: {{command: {played}}}}}}}]\n"
+        ),
+    );
+    for _ in 0..2 {
+        assert_eq!(running.models(), []);
+        let page = running.ask("GET", "/ui", BROWSER, "");
+        assert_eq!(page.status(), 503);
+        assert_eq!(page.header("x-forebay-reason"), Some("asleep"), "{page:?}");
+        assert!(page.body.contains("<h1>chat is starting</h1>"), "{page:?}");
+        until("a reload is served", || {
+            let answer = running.ask("GET", "/ui", BROWSER, "");
+            assert_eq!(answer.waited(), None, "a browser waits for nobody");
+            answer.status() == 200 && answer.body == "/ui"
+        });
+        assert_eq!(running.models().len(), 1);
+        until("nothing runs", || running.models().is_empty());
+    }
+}
+
+#[test]
+fn a_page_tells_why_the_server_cannot_be_started() {
+    let directory = tempfile::tempdir().unwrap();
+    let running = configured(
+        directory.path(),
+        "routes: [{name: r, cluster: chat}]\n\
+         clusters: [{name: chat, server: llama.cpp, queue: {waiting_page: true}, \
+         scale: {process: {command: [sh, -c, 'echo no model >&2; exit 3', '${PORT}']}}}]\n",
+    );
+    until("starts are given up", || {
+        let page = running.ask("GET", "/", BROWSER, "");
+        assert_eq!(page.status(), 503, "{page:?}");
+        page.header("x-forebay-reason") == Some("start_failed")
+    });
+    let page = running.ask("GET", "/", BROWSER, "");
+    for words in [
+        "chat could not be started",
+        "The last start failed:",
+        "http-equiv=refresh",
+    ] {
+        assert!(page.body.contains(words), "{page:?}");
+    }
+    assert!(!page.body.contains("no reason is known"), "{page:?}");
+}
+
 const FLOWER: &str = r#"{"instances": [[6.0, 2.2, 5.0, 1.5]]}"#;
 
 #[test]

@@ -12,6 +12,7 @@ mod health;
 mod http2;
 mod listeners;
 mod mirrors;
+mod models;
 mod policy;
 mod reload;
 mod retries;

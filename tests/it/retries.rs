@@ -4,6 +4,7 @@ mod answers;
 mod bodies;
 mod bounds;
 mod refusals;
+mod rooms;
 mod soak;
 
 use std::net::SocketAddr;

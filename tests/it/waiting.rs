@@ -2,9 +2,20 @@
 
 mod bounds;
 mod cold;
+mod connections;
+mod crowds;
+mod demand;
+mod departures;
+mod heartbeat;
 mod leaving;
+mod page;
+mod ports;
+mod probes;
 mod reloads;
+mod sidecars;
+mod signals;
 mod slots;
+mod tcp;
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -1,8 +1,13 @@
 """The `openai` client through Forebay: streams work, and our own errors raise its proper exceptions."""
 
+import shlex
+
 import httpx
 import openai
 import pytest
+
+from conftest import llama_command
+from harness.forebay import Forebay, catch_all
 
 
 def client(forebay, prefix: str) -> openai.OpenAI:
@@ -48,6 +53,38 @@ def test_an_error_of_the_server_stays_its_own(in_front_of_llama):
     with pytest.raises(openai.BadRequestError) as error:
         client(in_front_of_llama, "/v1").chat.completions.create(model="gemma", messages="nonsense")
     assert "x-forebay-reason" not in error.value.response.headers
+
+
+def started_by(command: list[str], tmp_path) -> Forebay:
+    """A cluster at zero whose clients hear of it every 200 ms while they wait."""
+    scale = {"process": {"command": command}}
+    model = {"name": "model", "server": "llama.cpp", "queue": {"heartbeat": "200ms"}, "scale": scale}
+    return Forebay(tmp_path, routes=[catch_all("model")], clusters=[model])
+
+
+def test_a_stream_is_read_to_its_end_after_heartbeats(gguf, tmp_path):
+    llama = shlex.join(str(part) for part in llama_command("PORT", gguf)).replace("PORT", "${PORT}")
+    with started_by(["sh", "-c", f"sleep 1; exec {llama}"], tmp_path) as forebay:
+        with client(forebay, "/v1").chat.completions.with_streaming_response.create(
+            model="gemma", messages=[{"role": "user", "content": "Say hello."}], max_tokens=16, stream=True
+        ) as raw:
+            assert "x-forebay-cold-start" not in raw.headers, "the head came before there was an answer"
+            lines = list(raw.iter_lines())
+        assert lines.count(": waiting for model") > 2
+        assert [line for line in lines if line][-1] == "data: [DONE]"
+    with started_by(["sh", "-c", f"sleep 1; exec {llama}"], tmp_path) as forebay:
+        chunks = list(ask(client(forebay, "/v1"), stream=True, stream_options={"include_usage": True}))
+        assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
+        assert chunks[-1].usage.completion_tokens > 0
+
+
+def test_a_start_that_fails_after_heartbeats_is_an_error(tmp_path):
+    with started_by(["sh", "-c", "sleep 0.5; exit 3", "${PORT}"], tmp_path) as forebay:
+        stream = ask(client(forebay, "/v1"), stream=True)
+        with pytest.raises(openai.APIError) as error:
+            list(stream)
+        assert error.value.code == "start_failed"
+        assert error.value.message == "the model server could not be started"
 
 
 def assert_openai_shape(error: openai.APIStatusError, reason: str) -> None:

@@ -5,7 +5,7 @@ use std::sync::{Arc, LazyLock};
 
 use forebay_config::canonical::{canonical_host, canonical_path};
 use forebay_config::rewrite::rewritten_path;
-use forebay_config::route::{Lookup, RequestHead, RouteTable};
+use forebay_config::route::{Lookup, ModelName, RequestHead, RouteTable};
 use forebay_config::{
     Action, EncodedSlash, HeaderEdits, HostPattern, Match, PathMatch, PathOptions, PathRewrite,
     Position, Respond, Rewrite, Route, Timeouts, ValueMatch,
@@ -68,6 +68,7 @@ fuzz_target!(|input: Input<'_>| {
         query: input.query,
         method: &method,
         headers: &headers,
+        model: ModelName::Unknown,
     };
     match TABLE.find(&head) {
         Lookup::Found { matched, .. } => {
@@ -78,6 +79,7 @@ fuzz_target!(|input: Input<'_>| {
                 }
             }
         }
+        Lookup::NeedsModel { .. } => unreachable!("no route asks for a model"),
         Lookup::MethodNotAllowed { allow } => assert!(!allow.contains(&method)),
         Lookup::NotFound => assert!(TABLE.failures(&head).all(|(_, failure)| failure.is_some())),
     }

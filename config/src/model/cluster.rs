@@ -16,6 +16,10 @@ pub struct Cluster {
     pub name: String,
     /// What its servers speak.
     pub server: ServerKind,
+    /// Names of what it serves, unique; the first is what upstream is told, the others are aliases. May be empty.
+    pub models: Vec<String>,
+    /// Ports of its servers by what they speak.
+    pub ports: Ports,
     /// Static endpoints; may be empty only with `discover`.
     pub endpoints: Vec<EndpointConfig>,
     /// Endpoints found at run time.
@@ -53,6 +57,17 @@ impl Cluster {
     pub fn has_room(&self) -> bool {
         self.concurrency.is_some() || self.queue.is_some() || self.scale.is_some()
     }
+}
+
+/// `ports:` of a cluster. All of a server's ports share its slots and its health.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ports {
+    /// HTTP, for endpoints that are written without a port; `None`: the server kind's own.
+    pub http: Option<u16>,
+    /// gRPC; `None`: the endpoint's own port. The server kind's own where all endpoints are written without a port.
+    pub grpc: Option<u16>,
+    /// Metrics; `None`: the server kind's own where the endpoint has the kind's HTTP port, else the endpoint's own port.
+    pub metrics: Option<u16>,
 }
 
 /// What model server a cluster's endpoints are.

@@ -25,6 +25,9 @@ pub struct Health {
 /// What an active check asks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HealthKind {
+    /// What servers of this kind are asked, and for the first of the cluster's `models` where one model can be asked
+    /// for. A check then may take at least as long as such servers need.
+    Server,
     /// `GET path`.
     Http {
         /// With its query, begins with `/`; default `/`.

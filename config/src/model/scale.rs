@@ -8,7 +8,7 @@ use std::time::Duration;
 use http::Uri;
 
 use super::Position;
-use crate::units::Rate;
+use crate::units::{MILLIONTHS, Rate};
 
 /// `queue:` of a cluster: the bounds of its waiting room.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +21,11 @@ pub struct Queue {
     pub saturated: Duration,
     /// How long it waits while none does, and something can bring one; default 600 s.
     pub empty: Duration,
+    /// A client that reads events and waits gets a comment this often, so that nobody in between gives up; at least
+    /// 100 ms. `None`: never, the default.
+    pub heartbeat: Option<Duration>,
+    /// A browser that would wait for the first replica gets a page that asks again by itself; default false.
+    pub waiting_page: bool,
 }
 
 impl Default for Queue {
@@ -30,6 +35,8 @@ impl Default for Queue {
             max_bytes: 64 << 20,
             saturated: Duration::from_secs(60),
             empty: Duration::from_secs(600),
+            heartbeat: None,
+            waiting_page: false,
         }
     }
 }
@@ -57,6 +64,12 @@ pub struct Scale {
     pub start_timeout: Duration,
     /// One replica is started at once; it goes when it is idle, as any other. Default false.
     pub preload: bool,
+    /// Its replicas are never stopped to make room for those of others; default false.
+    pub pin: bool,
+    /// A replica is not stopped to make room sooner than this after it became ready; default 60 s.
+    pub min_residency: Duration,
+    /// What one replica takes of one device; `None`: nothing. Only with [`Driver::Process`].
+    pub gpu: Option<GpuShare>,
     /// Who starts and stops replicas.
     pub driver: Driver,
     /// Where it was written.
@@ -70,6 +83,60 @@ pub struct Targets {
     pub in_flight: Option<f64>,
     /// Requests per time.
     pub rate: Option<Rate>,
+    /// Requests that wait inside a server, by its own metrics; above 0.
+    pub queue: Option<f64>,
+    /// Part of a server's KV cache that is in use, by its own metrics; above 0, at most 1.
+    pub kv_cache: Option<f64>,
+}
+
+/// One entry of `gpus:`: a device that local processes share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gpu {
+    /// As the driver numbers it; unique.
+    pub index: u32,
+    /// Bytes; above 0.
+    pub memory: u64,
+    /// Hundredths of its computing units that may be given away; 1 … 100, default 100.
+    pub cores: u32,
+}
+
+/// `gpu:` of a cluster: what one replica takes of one device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GpuShare {
+    /// How much of its memory.
+    pub memory: GpuMemory,
+    /// Hundredths of its computing units; 0 … 100, default 0: they are shared freely.
+    pub cores: u32,
+}
+
+impl GpuShare {
+    /// True when one replica fits on the device while nothing else is there.
+    pub fn fits(&self, device: &Gpu) -> bool {
+        self.memory.of(device) <= device.memory && self.cores <= device.cores
+    }
+}
+
+/// How much of a device's memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GpuMemory {
+    /// Bytes; above 0.
+    Bytes(u64),
+    /// Millionths of the device's memory, above 0, at most 1 000 000, as in `100%`.
+    Share(u32),
+}
+
+impl GpuMemory {
+    /// Bytes of this device; above 0. A share is rounded down, so that as many fit as it says.
+    pub fn of(self, device: &Gpu) -> u64 {
+        match self {
+            Self::Bytes(bytes) => bytes,
+            Self::Share(parts) => {
+                let whole = u128::from(device.memory) * u128::from(parts);
+                let bytes = whole / u128::from(MILLIONTHS);
+                u64::try_from(bytes).unwrap_or(u64::MAX).max(1)
+            }
+        }
+    }
 }
 
 /// Who starts and stops replicas.

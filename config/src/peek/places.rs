@@ -7,6 +7,7 @@ use crate::pointer::Pointer;
 pub struct Places {
     wanted: Vec<Pointer>,
     nodes: Vec<Node>, // the first is the document; none: nothing is wanted
+    any_case: bool,
 }
 
 /// A place that is wanted or contains one.
@@ -30,6 +31,7 @@ impl Places {
         let mut places = Self {
             wanted: wanted.to_vec(),
             nodes: Vec::new(),
+            any_case: false,
         };
         for (slot, pointer) in wanted.iter().enumerate() {
             if places.slot(pointer) == Some(slot) {
@@ -64,6 +66,15 @@ impl Places {
         self.nodes[node].slot = Some(slot);
     }
 
+    /// The same places under names in whatever ASCII case.
+    #[must_use]
+    pub(super) fn in_any_case(self) -> Self {
+        Self {
+            any_case: true,
+            ..self
+        }
+    }
+
     pub(super) fn len(&self) -> usize {
         self.wanted.len()
     }
@@ -95,8 +106,11 @@ impl Places {
     /// The member of an object.
     pub(super) fn named(&self, node: usize, token: &str) -> Option<usize> {
         let mut children = self.nodes[node].children.iter();
-        let child = children.find(|child| child.token == token)?;
-        Some(child.node)
+        let child = match self.any_case {
+            false => children.find(|child| child.token == token),
+            true => children.find(|child| child.token.eq_ignore_ascii_case(token)),
+        };
+        Some(child?.node)
     }
 
     /// The element of an array.

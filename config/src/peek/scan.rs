@@ -1,5 +1,6 @@
 //! The scanner: one state, one stack of open objects and arrays, one byte after the other.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::places::Places;
@@ -32,6 +33,10 @@ pub struct Peek {
     open: Vec<Open>,
     target: Option<usize>, // node in `places` of the value that is coming or being read
     text: Text,
+    at: u64,    // bytes fed before the one that is looked at
+    began: u64, // where the last string began
+    named: u32, // keys of wanted places
+    string: Option<(usize, Range<u64>)>,
     #[cfg(test)]
     pub(super) looked_at: usize,
 }
@@ -99,6 +104,10 @@ impl Peek {
             open: Vec::new(),
             target: Some(0),
             text: Text::default(),
+            at: 0,
+            began: 0,
+            named: 0,
+            string: None,
             places,
             #[cfg(test)]
             looked_at: 0,
@@ -108,7 +117,9 @@ impl Peek {
     /// Looks at the next bytes; the result does not depend on how the document is cut into pieces.
     pub fn feed(&mut self, bytes: &[u8]) -> Progress {
         let mut rest = bytes;
+        let end = self.at + bytes.len() as u64;
         while let Some((&byte, after)) = rest.split_first() {
+            self.at = end - rest.len() as u64;
             rest = match self.state {
                 State::Ended | State::Broken => break,
                 State::Text(role) => self.text(role, rest),
@@ -119,10 +130,28 @@ impl Peek {
                 }
             };
         }
+        self.at = end;
         match self.state {
             State::Ended | State::Broken => Progress::Done,
             _ => Progress::More,
         }
+    }
+
+    /// How many keys of wanted places there were, those that came again included.
+    pub(super) fn named(&self) -> u32 {
+        self.named
+    }
+
+    /// True when a wanted member of the document's object came and is over.
+    pub(super) fn passed(&self) -> bool {
+        self.named > 0 && self.open.len() < 2 && self.target.is_none()
+    }
+
+    /// The last string at a wanted place: what it says, `None` when it is not valid, and where it is, its quotes
+    /// included.
+    pub(super) fn string(&self) -> Option<(Option<&str>, Range<u64>)> {
+        let (slot, range) = self.string.as_ref()?;
+        Some((self.values[*slot].as_deref(), range.clone()))
     }
 
     /// What was found. Of a document that stopped early it is what came so far; of something that is not JSON,
@@ -147,8 +176,7 @@ impl Peek {
 
     /// Reads the rest of a piece up to the next quote or backslash, and that one too; returns what follows.
     fn text<'a>(&mut self, role: Role, rest: &'a [u8]) -> &'a [u8] {
-        let special = |&b: &u8| b == b'"' || b == b'\\' || b < 0x20;
-        let plain = rest.iter().position(special).unwrap_or(rest.len());
+        let plain = plain_length(rest);
         self.text.push(&rest[..plain]);
         let Some((&byte, after)) = rest[plain..].split_first() else {
             self.count(plain);
@@ -158,6 +186,10 @@ impl Peek {
         match (byte, role) {
             (b'"', Role::Key) => self.key_ended(),
             (b'"', Role::Value) => {
+                if let Some(slot) = self.target.and_then(|node| self.places.wanted_at(node)) {
+                    let end = self.at + plain as u64 + 1;
+                    self.string = Some((slot, self.began..end));
+                }
                 self.take_text();
                 self.value_ended();
             }
@@ -202,6 +234,7 @@ impl Peek {
     }
 
     fn value(&mut self, byte: u8) {
+        self.began = self.at;
         let wanted = self.target.and_then(|node| self.places.wanted_at(node));
         self.state = match byte {
             b'"' => State::Text(Role::Value),
@@ -279,6 +312,7 @@ impl Peek {
         let named = self.node_of_object().zip(self.text.whole());
         self.target = named.and_then(|(node, key)| self.places.named(node, key));
         if let Some(node) = self.target {
+            self.named += u32::from(self.places.wanted_at(node).is_some());
             for &slot in self.places.below(node) {
                 self.values[slot] = None;
             }
@@ -425,4 +459,15 @@ impl Part {
             Self::Minus | Self::Dot | Self::E | Self::Sign => false,
         }
     }
+}
+
+/// Bytes before the first quote, backslash or control character.
+fn plain_length(bytes: &[u8]) -> usize {
+    let special = |&b: &u8| b == b'"' || b == b'\\' || b < 0x20;
+    // A block is looked at as a whole, which compiles to a few wide instructions.
+    let blocks = bytes.chunks_exact(32);
+    let plain = |block: &&[u8]| !block.iter().fold(false, |any, byte| any | special(byte));
+    let skipped = blocks.take_while(plain).count() * 32;
+    let rest = &bytes[skipped..];
+    skipped + rest.iter().position(special).unwrap_or(rest.len())
 }

@@ -6,7 +6,7 @@ use std::cmp::Reverse;
 use http::header::COOKIE;
 use http::{HeaderMap, HeaderName, Method};
 
-use super::RequestHead;
+use super::{ModelName, RequestHead};
 use crate::model::{HostPattern, Match, PathMatch, ValueMatch};
 
 /// One entry of a route's `match` list.
@@ -16,6 +16,7 @@ pub struct CompiledMatch {
     entry: u32,
     priority: i32,
     counts: (u32, u32), // headers and cookies, query keys
+    has_model: bool,
     hosts: Box<[HostPattern]>,
     path: Option<PathMatch>,
     methods: Box<[Method]>,
@@ -31,6 +32,8 @@ pub enum Condition {
     Cookie(String, ValueMatch),
     /// On a query key, its first value, percent-decoded, `+` read as a space.
     Query(String, ValueMatch),
+    /// On the name of the model; equal as a whole, in the same case.
+    Model(String),
 }
 
 /// The first condition that a request fails.
@@ -63,6 +66,7 @@ impl CompiledMatch {
             .query
             .iter()
             .map(|(key, value)| Condition::Query(key.clone(), value.clone()));
+        let model = written.model.clone().map(Condition::Model);
         Self {
             route: small(route),
             entry: small(entry),
@@ -71,10 +75,11 @@ impl CompiledMatch {
                 small(written.headers.len() + written.cookies.len()),
                 small(written.query.len()),
             ),
+            has_model: model.is_some(),
             hosts: written.hosts.as_slice().into(),
             path: written.path.clone(),
             methods: written.methods.as_slice().into(),
-            conditions: headers.chain(cookies).chain(query).collect(),
+            conditions: headers.chain(cookies).chain(query).chain(model).collect(),
         }
     }
 
@@ -121,9 +126,16 @@ impl CompiledMatch {
             self.methods.is_empty(),
             Reverse(headers),
             Reverse(query),
+            !self.has_model,
             self.route,
             self.entry,
         )
+    }
+
+    /// True when the entry holds only if the request names its model, and nobody has looked which it names.
+    #[inline]
+    pub(super) fn is_unsure(&self, request: &RequestHead<'_>) -> bool {
+        self.has_model && request.model == ModelName::Unknown
     }
 
     /// True when all holds that the table's maps have not established already.
@@ -153,7 +165,8 @@ impl CompiledMatch {
         self.methods.is_empty() || self.methods.contains(request.method)
     }
 
-    /// The first condition that `request` fails, in the order host, path, method, headers, cookies, query.
+    /// The first condition that `request` fails, in the order host, path, method, headers, cookies, query,
+    /// model.
     pub fn first_failure(&self, request: &RequestHead<'_>) -> Option<Failure<'_>> {
         if !self.hosts.is_empty() && !self.hosts.iter().any(|host| host_holds(host, request.host)) {
             return Some(Failure::Host(&self.hosts));
@@ -202,7 +215,7 @@ fn ends_a_segment(rest: &str) -> bool {
 }
 
 impl Condition {
-    /// True when the request meets it.
+    /// True when the request meets it, or may: while the model is unknown, a condition on it does.
     pub fn holds(&self, request: &RequestHead<'_>) -> bool {
         match self {
             Self::Header(name, condition) => match header(request.headers, name) {
@@ -213,6 +226,11 @@ impl Condition {
             Self::Query(key, condition) => match query(request.query, key) {
                 Some(value) => holds(condition, Some(&value)),
                 None => holds(condition, None),
+            },
+            Self::Model(wanted) => match request.model {
+                ModelName::Unknown => true,
+                ModelName::None => false,
+                ModelName::Named(name) => name == wanted,
             },
         }
     }

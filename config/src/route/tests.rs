@@ -1,6 +1,7 @@
 //! One test per step of the precedence.
 
 mod conditions;
+mod models;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -56,7 +57,7 @@ fn anchored(regex: &str) -> Regex {
 }
 
 /// Reads `host path key=value …`, where `-` leaves host or path out, `~` starts a regex, a `*` ends a prefix, and keys
-/// are `m:` methods (comma), `h:`, `q:` and `c:`.
+/// are `m:` methods (comma), `h:`, `q:`, `c:` and `model:`.
 fn matching(text: &str) -> Match {
     let mut words = text.split_whitespace();
     let hosts = match words.next().unwrap() {
@@ -91,6 +92,7 @@ fn matching(text: &str) -> Match {
                 .push((key.parse().unwrap(), value_match(value))),
             "q" => written.query.push((key.into(), value_match(value))),
             "c" => written.cookies.push((key.into(), value_match(value))),
+            "model" => written.model = Some(rest.into()),
             _ => panic!("{word}"),
         }
     }
@@ -142,6 +144,7 @@ fn answer(table: &RouteTable, request: &str, lines: &[(&str, &str)]) -> Result<u
         query,
         method: &method,
         headers: &headers,
+        model: ModelName::Unknown,
     };
     match table.find(&head) {
         Lookup::Found { route, matched } => {
@@ -151,6 +154,7 @@ fn answer(table: &RouteTable, request: &str, lines: &[(&str, &str)]) -> Result<u
         }
         Lookup::MethodNotAllowed { allow } => Err(allow),
         Lookup::NotFound => Err(Vec::new()),
+        Lookup::NeedsModel { .. } => panic!("no route asks for a model"),
     }
 }
 
@@ -223,6 +227,7 @@ fn file_order_then_match_order_breaks_ties() {
         query: None,
         method: &method,
         headers: &headers,
+        model: ModelName::Unknown,
     };
     match table.find(&head) {
         Lookup::Found { route, matched } => assert_eq!((route, matched.entry()), (0, 0)),
@@ -428,6 +433,7 @@ fn every_loser_names_its_first_failing_condition() {
         query: None,
         method: &method,
         headers: &headers,
+        model: ModelName::Unknown,
     };
     let found: Vec<_> = table.failures(&head).map(|(_, failure)| failure).collect();
     assert!(matches!(

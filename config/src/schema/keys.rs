@@ -16,9 +16,9 @@ use ipnet::IpNet;
 use super::section::section;
 use super::{
     BodyText, Bytes, CookieName, Dictionary, EditableHeader, FilePath, FormatShape, HeaderText,
-    HostName, HostRule, List, ListenAddress, MatchHeader, Name, OneOrMany, OrNone, PathText,
-    Pattern, Period, PlainText, Priority, RedirectStatus, RewriteHost, RewritePath, Scheme, Share,
-    TargetShape, Token, ValueShape, Whole,
+    HostName, HostRule, List, ListenAddress, MatchHeader, ModelName, Name, OneOrMany, OrNone,
+    PathText, Pattern, Period, PlainText, Priority, RedirectStatus, RewriteHost, RewritePath,
+    Scheme, Share, TargetShape, Token, ValueShape, Whole, Yes,
 };
 use crate::model::{Cutover, EncodedSlash, ListenerProtocol};
 
@@ -59,10 +59,12 @@ section! {
         "rate_limit_policies" rate_limit_policies: List<RateLimitPolicyKeys>,
         /// Who is known.
         "auth" auth: AuthKeys,
+        /// The devices that local processes share, and no others; default: those that the driver reports.
+        "gpus" gpus: List<GpuKeys>,
         /// One line per request; default: no access log.
         "access_log" access_log: AccessLogKeys,
     }
-    later ["autoscaling", "gpus", "fleet", "kubernetes", "tracing", "pipelines"]
+    later ["autoscaling", "fleet", "kubernetes", "tracing", "pipelines"]
 }
 
 section! {
@@ -188,7 +190,7 @@ section! {
 }
 
 section! {
-    /// What is done with which requests. Has exactly one of `cluster`, `split`, `redirect` and `respond`.
+    /// What is done with which requests. Has exactly one of `cluster`, `split`, `by_model`, `redirect` and `respond`.
     RouteKeys {
         /// Unique name.
         [required] "name" name: Name,
@@ -202,6 +204,8 @@ section! {
         "cluster" cluster: Name,
         /// Forwards to one of several clusters, by weight.
         "split" split: List<MemberKeys>,
+        /// `true`: forwards to the cluster whose `models` name the model that the request asks for.
+        "by_model" by_model: Yes,
         /// Answers with a redirect.
         "redirect" redirect: RedirectKeys,
         /// Answers with fixed content.
@@ -237,7 +241,7 @@ section! {
         /// Its requests start replicas; false: at zero they are answered 503. Default true.
         "wake" wake: bool,
     }
-    later ["by_model", "pipeline"]
+    later ["pipeline"]
 }
 
 section! {
@@ -255,8 +259,10 @@ section! {
         "query" query: Dictionary<String, ValueShape>,
         /// All of these cookies.
         "cookies" cookies: Dictionary<CookieName, ValueShape>,
+        /// The name of the model, in the URL or in the first 64 KiB of the body.
+        "model" model: ModelName,
     }
-    later ["model"]
+    later []
 }
 
 section! {

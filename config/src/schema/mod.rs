@@ -5,9 +5,11 @@
 
 mod collection;
 mod describe;
+mod endpoint;
 mod http;
 pub mod keys;
 mod leaf;
+mod named;
 pub(crate) mod policy;
 mod reader;
 mod scale;
@@ -17,20 +19,20 @@ mod traffic;
 
 pub use self::collection::{At, Dictionary, Key, List, OneOrMany, OrNone};
 pub use self::describe::{Book, json_schema};
+pub use self::endpoint::{EndpointShape, HostPort};
 pub use self::http::{
     BodyText, CookieName, EditableHeader, HeaderText, HostName, HostRule, MatchHeader, PathText,
     Pattern, PlainText, RedirectStatus, RewriteHost, RewritePath, Scheme,
 };
 pub use self::leaf::{Bytes, FilePath, Name, Period, Priority, Share, Token, Whole};
+pub use self::named::{DeviceMemory, MemoryShare, ModelName, Part, Yes};
 pub use self::policy::{
     AccessShape, AnyList, ExposeList, OriginText, OverrideShape, OverrideValue, PerShape, RateText,
     Scope, StickyCookieShape,
 };
 pub use self::reader::{Path, Reader};
 pub use self::scale::{CommandShape, Empty, Factor, Positive, VariableName, VariableText};
-pub use self::special::{
-    BalanceShape, EndpointShape, FormatShape, HostPort, ListenAddress, TargetShape, ValueShape,
-};
+pub use self::special::{BalanceShape, FormatShape, ListenAddress, TargetShape, ValueShape};
 pub use self::traffic::{
     CheckKind, CheckPath, FieldPointer, FindText, FineShare, MediaType, PointerText, RetryCase,
     RetryMethodsShape, ServiceName, Statuses, Tolerable, UrlText,

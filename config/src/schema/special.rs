@@ -1,14 +1,13 @@
-//! Shapes that are written in more than one way: addresses, endpoints, value conditions, balance, the access log.
+//! Shapes that are written in more than one way: addresses, value conditions, balance, the access log.
 
 use std::net::SocketAddr;
 use std::path::Path as FsPath;
 
 use serde_json::{Value as Json, json};
 
-use super::keys::{BalanceKeys, EndpointKeys, ValueKeys};
+use super::keys::{BalanceKeys, ValueKeys};
 use super::section::unknown_word;
-use super::{At, Book, Path, Reader, Shape};
-use crate::canonical::canonical_host;
+use super::{Book, Path, Reader, Shape};
 use crate::diagnostic::Code;
 use crate::model::{Balance, LogFormat, LogTarget, ValueMatch};
 use crate::node::{Kind, Node, Value};
@@ -38,91 +37,6 @@ impl Shape for ListenAddress {
 
     fn schema(book: &mut Book) -> Json {
         book.pattern(r"^([0-9.]+|\[[0-9a-fA-F:.%a-z]+\]):[0-9]{1,5}$")
-    }
-}
-
-/// A host and a port to connect to.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct HostPort {
-    /// Name or IP literal, lower case, IPv6 without brackets.
-    pub host: String,
-    /// 1 … 65535.
-    pub port: u16,
-}
-
-impl Shape for HostPort {
-    fn read(node: &Node, path: Path<'_>, reader: &mut Reader<'_>) -> Option<Self> {
-        let scalar = reader.scalar(node, path, "an endpoint")?;
-        let text = scalar.text.as_str();
-        let help = match host_port(text) {
-            Some(endpoint) => return Some(endpoint),
-            None if text.starts_with("https://") => {
-                "drop the scheme and give the cluster `tls: {}`".to_owned()
-            }
-            None if text.contains("://") => {
-                "drop the scheme; TLS is switched on with `tls: {}` in the cluster".to_owned()
-            }
-            None if text.contains('/') => {
-                "drop the path; a route's `rewrite` changes paths".to_owned()
-            }
-            None if text.parse::<std::net::Ipv6Addr>().is_ok() => {
-                format!("brackets and a port: `[{text}]:8080`?")
-            }
-            None if !text.contains(':') => format!("the port is missing: `{text}:8080`?"),
-            None => {
-                "a host and a port, as in `10.0.0.1:8080`, `models.internal:80` or `[fd00::1]:8080`"
-                    .to_owned()
-            }
-        };
-        reader.bad_value(node, path, "an endpoint", &help);
-        None
-    }
-
-    fn schema(book: &mut Book) -> Json {
-        book.pattern(r"^([^/:\[\] ]+|\[[0-9a-fA-F:.]+\]):[0-9]{1,5}$")
-    }
-}
-
-fn host_port(text: &str) -> Option<HostPort> {
-    let (host, port) = text.rsplit_once(':')?;
-    let port: u16 = port
-        .parse()
-        .ok()
-        .filter(|number| *number > 0 && port.bytes().all(|byte| byte.is_ascii_digit()))?;
-    if host.contains(':') && !host.starts_with('[') {
-        return None;
-    }
-    let host = canonical_host(host).ok()?.into_owned();
-    let host = host
-        .trim_start_matches('[')
-        .trim_end_matches(']')
-        .to_owned();
-    Some(HostPort { host, port })
-}
-
-/// One entry of `endpoints:`: an address, or a map.
-#[derive(Clone, Debug)]
-pub struct EndpointShape(pub EndpointKeys);
-
-impl Shape for EndpointShape {
-    fn read(node: &Node, path: Path<'_>, reader: &mut Reader<'_>) -> Option<Self> {
-        if let Value::Map(_) = node.value {
-            return EndpointKeys::read(node, path, reader).map(Self);
-        }
-        let address = At::read(node, path, reader)?;
-        let position = node.position.clone();
-        Some(Self(EndpointKeys {
-            position,
-            broken: false,
-            top_broken: false,
-            address: Some(address),
-            weight: None,
-            labels: None,
-        }))
-    }
-
-    fn schema(book: &mut Book) -> Json {
-        json!({ "anyOf": [HostPort::schema(book), EndpointKeys::schema(book)] })
     }
 }
 

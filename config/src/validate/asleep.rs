@@ -13,21 +13,32 @@ pub(super) fn warnings(drafts: &[Draft], clusters: &[Cluster], reader: &mut Read
         .iter()
         .filter_map(|cluster| Some((&*cluster.name, cluster.scale.as_ref()?)));
     let scaled: HashMap<&str, &Scale> = scaled.collect();
-    needless(drafts, &scaled, reader);
+    let mut named = clusters.iter().filter(|cluster| !cluster.models.is_empty());
+    let named = named.any(|cluster| cluster.scale.is_some());
+    needless(drafts, &scaled, named, reader);
     for draft in drafts {
         dropped(draft, &scaled, reader);
     }
 }
 
 /// A default is at one place for many routes: it is odd only if it has an effect on none of them.
-fn needless(drafts: &[Draft], scaled: &HashMap<&str, &Scale>, reader: &mut Reader<'_>) {
+///
+/// * `named`: a cluster that sleeps is found by the name of a model
+fn needless(
+    drafts: &[Draft],
+    scaled: &HashMap<&str, &Scale>,
+    named: bool,
+    reader: &mut Reader<'_>,
+) {
     let mirrored = |draft: &Draft| {
         let mut mirrored = draft.mirrored.iter();
         mirrored.any(|reference| scaled.contains_key(&*reference.cluster.value))
     };
     let holds = |draft: &Draft| {
         let mut clusters = draft.clusters.iter();
-        clusters.any(|at| scaled.contains_key(&*at.value)) || mirrored(draft)
+        clusters.any(|at| scaled.contains_key(&*at.value))
+            || mirrored(draft)
+            || named && draft.by_model.is_some()
     };
     let asleep = || {
         let drafts = drafts.iter();
@@ -42,7 +53,7 @@ fn needless(drafts: &[Draft], scaled: &HashMap<&str, &Scale>, reader: &mut Reade
             continue;
         }
         let why = match draft.route.action {
-            Action::Forward(_) => "no cluster of the route has `scale`",
+            Action::Forward(_) | Action::ByModel => "no cluster of the route has `scale`",
             Action::Redirect(_) | Action::Respond(_) => "the route forwards nothing",
         };
         let list = Path::ROOT.key("routes");

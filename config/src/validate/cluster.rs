@@ -1,28 +1,38 @@
 //! Clusters and their endpoints.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+use super::endpoint::{all_ports, endpoints, odd_ports};
 use super::health::{health, never_ejects, outlier};
 use super::listener::unpaired;
-use super::scale::{odd, queue, scale};
+use super::models;
+use super::scale::{odd, odd_queue, queue, scale};
 use crate::diagnostic::{Code, Diagnostic};
 use crate::model::{
-    Balance, Breaker, ClientTls, Cluster, Discover, EndpointConfig, HashKey, Keepalive, ServerKind,
-    UpstreamProtocol,
+    Balance, Breaker, ClientTls, Cluster, Discover, EndpointConfig, Gpu, HashKey, Keepalive,
+    ServerKind, UpstreamProtocol,
 };
 use crate::schema::keys::{
     BalanceKeys, BreakerKeys, ClientTlsKeys, ClusterKeys, DiscoverKeys, KeepaliveKeys,
 };
-use crate::schema::{At, BalanceShape, Dictionary, EndpointShape, List, Path, PlainText, Reader};
+use crate::schema::{At, BalanceShape, Dictionary, Path, PlainText, Reader};
 
+/// Reads an entry of `clusters`.
+///
+/// * `gpus`: the devices that are written
 pub(super) fn cluster(
     keys: &ClusterKeys,
+    gpus: &[Gpu],
     path: Path<'_>,
     reader: &mut Reader<'_>,
 ) -> Option<Cluster> {
-    let endpoints = endpoints(keys.endpoints.as_ref(), path.key("endpoints"), reader);
+    let server = keys.server.as_ref();
+    let server = server.map_or(ServerKind::Generic, |at| at.value);
+    let models = models::names(keys.models.as_ref(), path, reader);
+    let endpoints = endpoints(keys, server, path, reader);
+    odd_ports(keys, path, reader);
     let discover = keys
         .discover
         .as_ref()
@@ -31,7 +41,9 @@ pub(super) fn cluster(
         .scale
         .as_ref()
         .is_some_and(|at| at.value.webhook.is_none() && at.value.observe.is_none());
-    if endpoints.is_empty() && keys.discover.is_none() && !started && !keys.broken {
+    let written = keys.endpoints.as_ref();
+    let none = written.is_none_or(|list| list.value.items.is_empty());
+    if none && keys.discover.is_none() && !started && !keys.broken {
         let help = "add `endpoints: [\"127.0.0.1:8080\"]`";
         let message = "a cluster needs `endpoints` or `discover`";
         reader.refuse(Code::Endpoints, &keys.position, path, message, help);
@@ -57,7 +69,7 @@ pub(super) fn cluster(
     let health = keys
         .health
         .as_ref()
-        .map(|at| health(&at.value, path.key("health"), reader));
+        .map(|at| health(&at.value, server, path.key("health"), reader));
     let outlier = keys.outlier.as_ref().map(|at| {
         let path = path.key("outlier");
         let outlier = outlier(&at.value, path, reader);
@@ -69,8 +81,9 @@ pub(super) fn cluster(
     let scale = keys
         .scale
         .as_ref()
-        .and_then(|at| scale(at, keys, path, reader));
+        .and_then(|at| scale(at, keys, gpus, path, reader));
     odd(keys, path, reader);
+    odd_queue(keys, path, reader);
     let tls = keys
         .tls
         .as_ref()
@@ -81,10 +94,9 @@ pub(super) fn cluster(
     });
     Some(Cluster {
         name: keys.name.as_ref()?.value.0.clone(),
-        server: keys
-            .server
-            .as_ref()
-            .map_or(ServerKind::Generic, |at| at.value),
+        server,
+        models,
+        ports: all_ports(keys, server),
         endpoints,
         discover,
         subset,
@@ -115,45 +127,7 @@ pub(super) fn cluster(
     })
 }
 
-fn endpoints(
-    list: Option<&At<List<EndpointShape>>>,
-    path: Path<'_>,
-    reader: &mut Reader<'_>,
-) -> Vec<EndpointConfig> {
-    let mut endpoints = Vec::new();
-    let mut seen = HashSet::new();
-    for (index, item) in list.iter().flat_map(|list| &list.value.items).enumerate() {
-        let keys = &item.value.0;
-        let Some(address) = &keys.address else {
-            continue;
-        };
-        if !seen.insert(&address.value) {
-            let message = "this endpoint is in the list twice";
-            let help = "give it a larger `weight` instead";
-            reader.refuse(
-                Code::Endpoints,
-                &address.position,
-                path.item(index, None),
-                message,
-                help,
-            );
-            continue;
-        }
-        endpoints.push(EndpointConfig {
-            host: address.value.host.clone(),
-            port: address.value.port,
-            weight: keys.weight.as_ref().map_or(1, |at| at.value.narrow()),
-            labels: keys
-                .labels
-                .as_ref()
-                .map(|at| labels(&at.value))
-                .unwrap_or_default(),
-        });
-    }
-    endpoints
-}
-
-fn labels(pairs: &Dictionary<String, PlainText>) -> BTreeMap<String, String> {
+pub(super) fn labels(pairs: &Dictionary<String, PlainText>) -> BTreeMap<String, String> {
     pairs
         .0
         .iter()

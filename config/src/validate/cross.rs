@@ -73,13 +73,7 @@ fn sorted<'a>(names: &HashSet<&'a str>) -> Vec<&'a str> {
 }
 
 /// Checks that each tcp listener has the one route that says where its bytes go.
-pub(super) fn tcp(
-    drafts: &[Draft],
-    listeners: &[Listener],
-    clusters: &[Cluster],
-    reader: &mut Reader<'_>,
-) {
-    let has_room = |name: &str| clusters.iter().any(|c| c.name == name && c.has_room());
+pub(super) fn tcp(drafts: &[Draft], listeners: &[Listener], reader: &mut Reader<'_>) {
     let is_tcp = |listener: &&Listener| listener.protocol == ListenerProtocol::Tcp;
     let tcp: HashSet<&str> = listeners
         .iter()
@@ -111,15 +105,6 @@ pub(super) fn tcp(
                 );
                 let help = format!("remove `{key}`, or write `{key}: null` if it is a default");
                 refuse(position, message, &help);
-            }
-            for at in draft.clusters.iter().filter(|at| has_room(&at.value)) {
-                let message = format!(
-                    "the cluster {} has a waiting room, and only requests wait: the tcp listener `{listener}` has none",
-                    quoted(&at.value)
-                );
-                let help =
-                    "give the connections a cluster without `concurrency`, `queue` and `scale`";
-                refuse(&at.position, message, help);
             }
             if !matches!(draft.route.action, Action::Forward(_)) {
                 let message = format!("the tcp listener `{listener}` can only forward");
@@ -161,6 +146,7 @@ pub(super) fn warnings(
     clusters: &[Cluster],
     reader: &mut Reader<'_>,
 ) {
+    let by_model = drafts.iter().any(|draft| draft.by_model.is_some());
     let forwarded = drafts.iter().flat_map(|draft| &draft.clusters);
     let mirrored = drafts.iter().flat_map(|draft| &draft.mirrored);
     let used: HashSet<&str> = forwarded
@@ -171,6 +157,7 @@ pub(super) fn warnings(
         .iter()
         .enumerate()
         .filter(|(_, cluster)| !used.contains(&*cluster.name))
+        .filter(|(_, cluster)| !by_model || cluster.models.is_empty())
     {
         let list = Path::ROOT.key("clusters");
         let message = format!(
@@ -309,6 +296,7 @@ fn conditions_of(one: &Match) -> String {
         headers,
         query,
         cookies,
+        model,
         position: _,
     } = one;
     let mut hosts: Vec<String> = hosts.iter().map(|host| format!("{host:?}")).collect();
@@ -318,5 +306,5 @@ fn conditions_of(one: &Match) -> String {
     let path = path.as_ref().filter(
         |path| !matches!(path, crate::model::PathMatch::Prefix(prefix) if prefix.is_empty()),
     );
-    format!("{hosts:?} {path:?} {methods:?} {headers:?} {query:?} {cookies:?}")
+    format!("{hosts:?} {path:?} {methods:?} {headers:?} {query:?} {cookies:?} {model:?}")
 }

@@ -7,13 +7,24 @@ use http::StatusCode;
 
 use super::route::not_empty;
 use crate::diagnostic::{Code, Diagnostic};
-use crate::model::{EndpointConfig, Health, HealthKind, Outlier, Position};
+use crate::model::{EndpointConfig, Health, HealthKind, Outlier, Position, ServerKind};
 use crate::schema::keys::{ClusterKeys, HealthKeys, OutlierKeys};
 use crate::schema::{At, CheckKind, Path, Reader, Whole};
 use crate::units::show_duration;
 
 /// Reads `health` of a cluster.
-pub(super) fn health(keys: &HealthKeys, path: Path<'_>, reader: &mut Reader<'_>) -> Health {
+pub(super) fn health(
+    keys: &HealthKeys,
+    server: ServerKind,
+    path: Path<'_>,
+    reader: &mut Reader<'_>,
+) -> Health {
+    // Nothing says what is asked.
+    let by_server = server != ServerKind::Generic
+        && keys.kind.is_none()
+        && keys.path.is_none()
+        && keys.status.is_none()
+        && keys.port.is_none();
     let kind = keys.kind.as_ref().map_or(CheckKind::Http, |at| at.value);
     let not_for = match kind {
         CheckKind::Http => [None, None, misplaced("service", keys.service.as_ref())],
@@ -55,6 +66,7 @@ pub(super) fn health(keys: &HealthKeys, path: Path<'_>, reader: &mut Reader<'_>)
     let (interval, timeout) = (keys.interval.as_ref(), keys.timeout.as_ref());
     Health {
         kind: match kind {
+            CheckKind::Http if by_server => HealthKind::Server,
             CheckKind::Http => HealthKind::Http {
                 path: keys
                     .path

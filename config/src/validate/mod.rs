@@ -1,13 +1,17 @@
 //! From typed keys to a legal [`Config`]: what one value alone cannot tell.
 
 mod access;
+mod action;
 mod asleep;
 mod cluster;
 mod cross;
+mod endpoint;
+mod gpu;
 mod health;
 mod limits;
 mod listener;
 mod mirror;
+mod models;
 mod rewrite;
 mod route;
 mod scale;
@@ -49,7 +53,11 @@ pub fn validate(keys: FileKeys, complete: bool, reader: &mut Reader<'_>) -> Opti
     let admin = listener::admin(keys.admin.as_ref(), &keys.position, reader);
     let sockets = listener::Sockets::of_admin(admin.as_ref());
     let listeners = listener::listeners(keys.listeners.as_ref(), sockets, reader);
-    let clusters: Vec<_> = each(keys.clusters.as_ref(), "clusters", reader, cluster::cluster);
+    let gpus = gpu::devices(keys.gpus.as_ref(), reader);
+    let clusters = keys.clusters.as_ref();
+    let clusters: Vec<_> = each(clusters, "clusters", reader, |keys, path, reader| {
+        cluster::cluster(keys, &gpus, path, reader)
+    });
     let identity = match &keys.auth {
         Some(auth) => auth.value.api_keys.is_some() || auth.value.broken,
         None => !surely(false),
@@ -87,12 +95,15 @@ pub fn validate(keys: FileKeys, complete: bool, reader: &mut Reader<'_>) -> Opti
     if reader.failures() > 0 {
         return None;
     }
-    cross::tcp(&routes, &listeners, &clusters, reader);
+    cross::tcp(&routes, &listeners, reader);
+    models::by_model(&routes, keys.clusters.as_ref(), reader);
     if reader.failures() > 0 {
         return None;
     }
     cross::warnings(&routes, &listeners, &clusters, reader);
     asleep::warnings(&routes, &clusters, reader);
+    models::warnings(&routes, &clusters, reader);
+    gpu::crowded(&clusters, &gpus, reader);
     unused(&keys, &routes, reader);
     Some(Config {
         admin: admin?,
@@ -109,6 +120,7 @@ pub fn validate(keys: FileKeys, complete: bool, reader: &mut Reader<'_>) -> Opti
         clusters: clusters.into_iter().map(Arc::new).collect(),
         rate_limit_policies: policies,
         auth: sharing::auth(keys.auth.as_ref()),
+        gpus,
         access_log: keys.access_log.map(|log| access_log(log.value)),
     })
 }

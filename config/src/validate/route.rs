@@ -1,22 +1,17 @@
 //! Routes: conditions, action and edits.
 
-use http::StatusCode;
-
 use super::access::{Lists, access};
+use super::action::action;
 use super::clock;
 use super::limits::{Policies, limits};
 use super::mirror::Reference;
+use super::models::matched;
 use super::rewrite::rewrite;
 use super::sharing::{cors, route_auth, sticky};
 use super::traffic::{bodiless, no_bodies, traffic, written};
-use crate::diagnostic::{Code, Diagnostic};
-use crate::model::{
-    Action, HeaderEdits, Match, Member, PathMatch, Position, Redirect, Respond, Route, Timeouts,
-};
-use crate::schema::keys::{
-    HeaderEditKeys, MatchKeys, MemberKeys, PathMatchKeys, RedirectKeys, RespondKeys, RouteKeys,
-    TimeoutKeys,
-};
+use crate::diagnostic::Code;
+use crate::model::{HeaderEdits, Match, PathMatch, Position, Route, Timeouts};
+use crate::schema::keys::{HeaderEditKeys, MatchKeys, PathMatchKeys, RouteKeys, TimeoutKeys};
 use crate::schema::{At, Dictionary, EditableHeader, HeaderText, List, Path, Reader};
 
 /// A route, and where the names in it were written.
@@ -31,6 +26,10 @@ pub(super) struct Draft {
     pub(super) clusters: Vec<At<String>>,
     /// The clusters that its mirrors name.
     pub(super) mirrored: Vec<Reference>,
+    /// Where its `by_model` is.
+    pub(super) by_model: Option<Position>,
+    /// The models that its `match` names.
+    pub(super) models: Vec<At<String>>,
     /// Where its `wake: false` is.
     pub(super) asleep: Option<Position>,
     /// Where its `match` is.
@@ -130,6 +129,8 @@ pub(super) fn route(
         listeners,
         clusters,
         mirrored: traffic.mirrored,
+        by_model: keys.by_model.as_ref().map(|at| at.position.clone()),
+        models: matched(keys),
         asleep: keys
             .wake
             .as_ref()
@@ -259,6 +260,7 @@ fn single(keys: &MatchKeys, path: Path<'_>, reader: &mut Reader<'_>) -> Match {
         cookies: cookies
             .map(|(name, value)| (name.0.clone(), value.0.clone()))
             .collect(),
+        model: keys.model.as_ref().map(|at| at.value.0.clone()),
         position: Some(keys.position.clone()),
     }
 }
@@ -285,152 +287,6 @@ fn path_match(keys: &PathMatchKeys, path: Path<'_>, reader: &mut Reader<'_>) -> 
         reader.refuse(Code::Conflict, &keys.position, path, message, "");
     }
     found.pop()
-}
-
-fn action(keys: &RouteKeys, path: Path<'_>, reader: &mut Reader<'_>) -> Option<Action> {
-    let cluster = keys.cluster.as_ref().map(|at| (&at.position, "cluster"));
-    let split = keys.split.as_ref().map(|at| (&at.position, "split"));
-    let redirect = keys.redirect.as_ref().map(|at| (&at.position, "redirect"));
-    let respond = keys.respond.as_ref().map(|at| (&at.position, "respond"));
-    let mut written: Vec<_> = [cluster, split, redirect, respond]
-        .into_iter()
-        .flatten()
-        .collect();
-    written.sort_by_key(|(position, _)| (position.line, position.column));
-    let all = "exactly one of `cluster`, `split`, `redirect` and `respond`";
-    match written.as_slice() {
-        [] if keys.broken => return None,
-        [] => {
-            let help = "add `cluster: NAME`";
-            reader.refuse(
-                Code::Action,
-                &keys.position,
-                path,
-                format!("a route has {all}, this one has none"),
-                help,
-            );
-            return None;
-        }
-        [_] => {}
-        [(_, first), (position, second), ..] => {
-            let message = format!("a route has {all}, this one has `{first}` and `{second}`");
-            reader.refuse(
-                Code::Action,
-                position,
-                path,
-                message,
-                &format!("remove `{first}` or `{second}`"),
-            );
-            return None;
-        }
-    }
-    if let Some(at) = &keys.cluster {
-        let edits = HeaderEdits::default();
-        return Some(Action::Forward(vec![Member {
-            cluster: at.value.0.clone(),
-            weight: 1,
-            request_headers: edits.clone(),
-            response_headers: edits,
-        }]));
-    }
-    if let Some(at) = &keys.split {
-        return split_members(at, path.key("split"), reader).map(Action::Forward);
-    }
-    if let Some(at) = &keys.redirect {
-        return redirect_to(&at.value, path.key("redirect"), reader).map(Action::Redirect);
-    }
-    keys.respond
-        .as_ref()
-        .map(|at| Action::Respond(respond_with(&at.value)))
-}
-
-fn split_members(
-    at: &At<List<MemberKeys>>,
-    path: Path<'_>,
-    reader: &mut Reader<'_>,
-) -> Option<Vec<Member>> {
-    let list = &at.value;
-    let member = |at: &At<MemberKeys>| {
-        Some(Member {
-            cluster: at.value.cluster.as_ref()?.value.0.clone(),
-            weight: at
-                .value
-                .weight
-                .as_ref()
-                .map_or(1, |weight| weight.value.narrow()),
-            request_headers: edits(&at.value.request_headers),
-            response_headers: edits(&at.value.response_headers),
-        })
-    };
-    let members: Vec<Member> = list.items.iter().filter_map(member).collect();
-    if list.incomplete || list.items.iter().any(|item| item.value.broken) {
-        return None;
-    }
-    let sum: u64 = members.iter().map(|member| u64::from(member.weight)).sum();
-    let problem = match sum {
-        _ if members.is_empty() => "the list is empty".to_owned(),
-        0 => "all weights are 0, so no request would be forwarded".to_owned(),
-        sum if sum > u64::from(u32::MAX) => {
-            format!("the sum of the weights, {sum}, is larger than {}", u32::MAX)
-        }
-        _ => {
-            if let [only] = &list.items[..]
-                && let Some(weight) = &only.value.weight
-            {
-                let message =
-                    format!("{path}[0].weight: the weight of the only member has no effect");
-                let finding = Diagnostic::new(Code::IdleWeight, &weight.position, message);
-                reader.report(finding.help("use `cluster: NAME`"));
-            }
-            return Some(members);
-        }
-    };
-    reader.refuse(Code::Weights, &at.position, path, problem, "");
-    None
-}
-
-fn redirect_to(keys: &RedirectKeys, path: Path<'_>, reader: &mut Reader<'_>) -> Option<Redirect> {
-    if keys.scheme.is_none() && keys.host.is_none() && keys.port.is_none() && keys.path.is_none() {
-        if !keys.broken {
-            let message = "redirects to the request's own address";
-            let help = "set `scheme`, `host`, `port` or `path`";
-            reader.refuse(Code::MissingKey, &keys.position, path, message, help);
-        }
-        return None;
-    }
-    Some(Redirect {
-        scheme: keys.scheme.as_ref().map(|at| at.value.as_str().to_owned()),
-        host: keys.host.as_ref().map(|at| at.value.0.clone()),
-        port: keys
-            .port
-            .as_ref()
-            .and_then(|at| u16::try_from(at.value.0).ok()),
-        path: keys.path.as_ref().map(|at| at.value.0.clone()),
-        status: keys
-            .status
-            .as_ref()
-            .map_or(StatusCode::FOUND, |at| at.value.0),
-    })
-}
-
-fn respond_with(keys: &RespondKeys) -> Respond {
-    let status = keys
-        .status
-        .as_ref()
-        .and_then(|at| StatusCode::from_u16(u16::try_from(at.value.0).ok()?).ok());
-    Respond {
-        status: status.unwrap_or(StatusCode::OK),
-        headers: keys
-            .headers
-            .as_ref()
-            .map(|at| pairs(&at.value))
-            .unwrap_or_default(),
-        body: keys
-            .body
-            .as_ref()
-            .map(|at| at.value.0.clone())
-            .unwrap_or_default(),
-    }
 }
 
 fn timeouts(keys: &TimeoutKeys) -> Timeouts {
@@ -468,7 +324,7 @@ pub(super) fn edits(keys: &Option<At<HeaderEditKeys>>) -> HeaderEdits {
     }
 }
 
-fn pairs(
+pub(super) fn pairs(
     headers: &Dictionary<EditableHeader, HeaderText>,
 ) -> Vec<(http::HeaderName, http::HeaderValue)> {
     headers

@@ -3,14 +3,17 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::gpu;
 use crate::diagnostic::{Code, Diagnostic};
-use crate::model::{Driver, Process, Queue, Scale, Targets};
-use crate::schema::keys::{ClusterKeys, ProcessKeys, QueueKeys, ScaleKeys};
+use crate::model::{Driver, Gpu, Position, Process, Queue, Scale, ServerKind, Targets};
+use crate::schema::keys::{ClusterKeys, ProcessKeys, QueueKeys, ScaleKeys, TargetKeys};
 use crate::schema::{At, Path, Reader};
 use crate::units::show_duration;
 
 /// How long a start may take, where nothing else is written.
 const START: Duration = Duration::from_secs(600);
+/// How long a replica stays when others need its place, where nothing else is written.
+const RESIDENCY: Duration = Duration::from_secs(60);
 
 /// Reads `queue` of a cluster.
 pub(super) fn queue(keys: &QueueKeys) -> Queue {
@@ -29,20 +32,35 @@ pub(super) fn queue(keys: &QueueKeys) -> Queue {
             .as_ref()
             .map_or(default.saturated, |at| at.value.0),
         empty: keys.empty.as_ref().map_or(default.empty, |at| at.value.0),
+        heartbeat: match &keys.heartbeat {
+            None => default.heartbeat,
+            Some(at) => at.value.0.map(|period| period.0),
+        },
+        waiting_page: keys
+            .waiting_page
+            .as_ref()
+            .map_or(default.waiting_page, |at| at.value),
     }
 }
 
 /// Reads `scale` of a cluster.
 ///
+/// * `gpus`: the devices that are written
 /// * `above`: the path of the cluster
 pub(super) fn scale(
     at: &At<ScaleKeys>,
     cluster: &ClusterKeys,
+    gpus: &[Gpu],
     above: Path<'_>,
     reader: &mut Reader<'_>,
 ) -> Option<Scale> {
     let keys = &at.value;
     let path = above.key("scale");
+    let gpu = gpu::share(keys, gpus, path, reader);
+    let target = keys.target.as_ref().map(|at| {
+        unpublished(cluster, &at.value, path.key("target"), reader);
+        targets(&at.value)
+    });
     let driver = driver(keys, path, reader);
     let min = keys.min.as_ref().map_or(0, |at| at.value.narrow());
     let max = keys.max.as_ref().map_or(min.max(1), |at| at.value.narrow());
@@ -65,10 +83,6 @@ pub(super) fn scale(
     if let (Driver::Process(process), Some(at)) = (&driver, &keys.process) {
         placed(process, &at.value, max, path.key("process"), reader);
     }
-    let target = keys.target.as_ref().map(|at| Targets {
-        in_flight: at.value.in_flight.as_ref().map(|at| at.value.0),
-        rate: at.value.rate.as_ref().map(|at| at.value.0),
-    });
     let factor = |written: Option<f64>| written.unwrap_or(2.0);
     Some(Scale {
         min,
@@ -84,9 +98,52 @@ pub(super) fn scale(
         },
         start_timeout: keys.start_timeout.as_ref().map_or(START, |at| at.value.0),
         preload: keys.preload.as_ref().is_some_and(|at| at.value),
+        pin: keys.pin.as_ref().is_some_and(|at| at.value),
+        min_residency: keys
+            .min_residency
+            .as_ref()
+            .map_or(RESIDENCY, |at| at.value.0),
+        gpu,
         driver,
         position: at.position.clone(),
     })
+}
+
+fn targets(keys: &TargetKeys) -> Targets {
+    Targets {
+        in_flight: keys.in_flight.as_ref().map(|at| at.value.0),
+        rate: keys.rate.as_ref().map(|at| at.value.0),
+        queue: keys.queue.as_ref().map(|at| at.value.0),
+        kv_cache: keys.kv_cache.as_ref().map(|at| at.value.as_f64()),
+    }
+}
+
+/// Refuses targets on what servers of this kind do not publish.
+///
+/// * `path`: that of `target`
+fn unpublished(cluster: &ClusterKeys, keys: &TargetKeys, path: Path<'_>, reader: &mut Reader<'_>) {
+    let server = match &cluster.server {
+        Some(at) => at.value,
+        None if cluster.broken => return,
+        None => ServerKind::Generic,
+    };
+    let mut check = |key: &str, at: Option<&Position>, tells: fn(ServerKind) -> bool| {
+        let Some(position) = at.filter(|_| !tells(server)) else {
+            return;
+        };
+        let kinds = ServerKind::ALL.into_iter().filter(|kind| tells(*kind));
+        let kinds: Vec<String> = kinds.map(|kind| format!("`{}`", kind.as_str())).collect();
+        let message = format!("`{}` servers publish no such number", server.as_str());
+        let help = format!(
+            "say which `server` it is; those that do are {}",
+            kinds.join(", ")
+        );
+        reader.refuse(Code::Conflict, position, path.key(key), message, &help);
+    };
+    let queue = keys.queue.as_ref().map(|at| &at.position);
+    check("queue", queue, ServerKind::tells_queue);
+    let kv_cache = keys.kv_cache.as_ref().map(|at| &at.position);
+    check("kv_cache", kv_cache, ServerKind::tells_kv_cache);
 }
 
 /// Reads `stable_window` and `panic_window`.
@@ -258,7 +315,36 @@ pub(super) fn odd(keys: &ClusterKeys, path: Path<'_>, reader: &mut Reader<'_>) {
         let message = format!("{path}.scale.preload: has no effect, because {why}");
         reader.report(Diagnostic::new(Code::NoEffect, &at.position, message));
     }
+    gpu::idle_keys(scale, path.key("scale"), reader);
     gives_up(keys, scale, path, reader);
+}
+
+/// Reports what is said about waiting requests that never wait so.
+///
+/// * `path`: that of the cluster
+pub(super) fn odd_queue(keys: &ClusterKeys, path: Path<'_>, reader: &mut Reader<'_>) {
+    let Some(At { value: written, .. }) = &keys.queue else {
+        return;
+    };
+    let path = path.key("queue");
+    let page = written.waiting_page.as_ref().filter(|at| at.value);
+    if let Some(at) = page.filter(|_| keys.scale.is_none() && !keys.broken) {
+        let message = format!(
+            "{path}.waiting_page: has no effect, because without `scale` nobody waits for a first replica"
+        );
+        reader.report(Diagnostic::new(Code::NoEffect, &at.position, message));
+    }
+    let bounds = queue(written);
+    if let (Some(at), Some(period)) = (&written.heartbeat, bounds.heartbeat)
+        && period >= bounds.saturated.max(bounds.empty)
+    {
+        let message = format!(
+            "{path}.heartbeat: has no effect, because nobody waits as long as {}",
+            show_duration(period)
+        );
+        let help = "a shorter one, or longer waits: `saturated` and `empty`";
+        reader.report(Diagnostic::new(Code::NoEffect, &at.position, message).help(help));
+    }
 }
 
 /// Reports requests that wait shorter than a start may take.

@@ -73,6 +73,14 @@ pub(super) fn traffic(
                 reader.report(Diagnostic::new(Code::NoEffect, position, message));
             }
         }
+        Some(Action::ByModel) => {
+            if let Some(at) = ready(keys) {
+                let message =
+                    format!("{path}.cutover: has no effect, because `by_model` has no weights");
+                let help = "weights are those of a `split`";
+                reader.report(Diagnostic::new(Code::NoEffect, at, message).help(help));
+            }
+        }
         None => {}
     }
     Traffic {

@@ -45,14 +45,24 @@ const SCALE: &str = r#"routes:
 - name: s
   match: {path: {exact: /s}}
   cluster: three
+- name: t
+  match: {path: {prefix: /v1}, model: m}
+  by_model: true
+gpus:
+- {memory: 16GiB}
+- {index: 2, memory: 8GiB, cores: 90}
 clusters:
 - name: one
+  server: vllm
+  models: [m, k]
   concurrency: 8
-  queue: {max_requests: 10, max_bytes: 1MiB, saturated: 5s, empty: 70s}
+  queue: {max_requests: 10, max_bytes: 1MiB, saturated: 5s, empty: 70s, heartbeat: 4s, waiting_page: true}
   scale:
     min: 1
     max: 4
-    target: {in_flight: 4.5, rate: 10/s}
+    target: {in_flight: 4.5, rate: 10/s, queue: 5, kv_cache: 80%}
+    gpu: {memory: 50%, cores: 40}
+    min_residency: 90s
     stable_window: 30s
     panic_window: 3s
     panic_threshold: 2.5
@@ -67,13 +77,18 @@ clusters:
       stop: end
       stop_timeout: 5s
 - name: two
+  models: [o]
+  ports: {grpc: 9001, metrics: 9002}
   scale:
     idle: none
+    pin: true
+    gpu: {memory: 4GiB}
     process:
       command: serve
       address: 127.0.0.1:9999
 - name: three
-  endpoints: ["10.0.0.4:80"]
+  ports: {http: 90}
+  endpoints: [{address: 10.0.0.4, weight: 2}, "[fd00::1]", host]
   scale: {webhook: {url: http://scaler/wanted}}
 "#;
 

@@ -32,6 +32,8 @@ pub(super) fn push(out: &mut Vec<u8>, record: &Record<'_>, request: &Captured) {
     millis(out, "queue_ms", record.queue);
     text(out, "route", record.route);
     text(out, "cluster", record.cluster);
+    let model = record.model.unwrap_or_default();
+    text(out, "model", escape::cut(model, MAX_VALUE));
     text(out, "endpoint", record.endpoint.unwrap_or_default());
     number(out, "attempts", record.attempts);
     text(out, "request_id", record.request_id.unwrap_or_default());
@@ -116,7 +118,7 @@ mod tests {
     fn a_line_looks_like_this() {
         let headers =
             HeaderMap::from_iter([(header::USER_AGENT, HeaderValue::from_static("curl/8"))]);
-        let expected = r#"{"time":"2026-01-02T03:04:05.006Z","method":"POST","scheme":"http","authority":"m.example","path":"/v1/x?y=1","protocol":"HTTP/1.1","status":200,"reason":null,"request_bytes":5,"response_bytes":7,"duration_ms":1234.567,"request_ms":2.000,"first_byte_ms":1000.000,"overhead_ms":0.045,"queue_ms":null,"route":"resnet","cluster":"resnet-v1","endpoint":"10.0.0.9:8501","attempts":1,"request_id":"id-1","trace_id":"abc","client":"192.0.2.1:555","identity":null,"peer":"192.0.2.1:555","local":"127.0.0.1:8080","listener":"public","user_agent":"curl/8","generation":3}"#;
+        let expected = r#"{"time":"2026-01-02T03:04:05.006Z","method":"POST","scheme":"http","authority":"m.example","path":"/v1/x?y=1","protocol":"HTTP/1.1","status":200,"reason":null,"request_bytes":5,"response_bytes":7,"duration_ms":1234.567,"request_ms":2.000,"first_byte_ms":1000.000,"overhead_ms":0.045,"queue_ms":null,"route":"resnet","cluster":"resnet-v1","model":null,"endpoint":"10.0.0.9:8501","attempts":1,"request_id":"id-1","trace_id":"abc","client":"192.0.2.1:555","identity":null,"peer":"192.0.2.1:555","local":"127.0.0.1:8080","listener":"public","user_agent":"curl/8","generation":3}"#;
         assert_eq!(shown(&sample(), &headers), expected);
     }
 

@@ -48,6 +48,8 @@ pub struct Record<'a> {
     pub route: &'a str,
     /// The cluster that was chosen.
     pub cluster: &'a str,
+    /// What the request calls its model, where a route or cluster goes by it.
+    pub model: Option<&'a str>,
     /// Address and port of the endpoint that was last tried.
     pub endpoint: Option<&'a str>,
     /// Ours, or the client's when it is trusted.
@@ -159,6 +161,7 @@ pub(super) fn sample() -> Record<'static> {
         queue: None,
         route: "resnet",
         cluster: "resnet-v1",
+        model: None,
         endpoint: Some("10.0.0.9:8501"),
         request_id: Some("id-1"),
         trace_id: Some("abc"),

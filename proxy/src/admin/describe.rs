@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use forebay_config::{
     AccessLog, Admin, Balance, ClientTls, Cluster, Config, Discover, EncodedSlash, EndpointConfig,
-    HashKey, Limits, Listener, ListenerProtocol, LogFormat, LogTarget, ServerTls, UpstreamProtocol,
+    HashKey, Limits, Listener, ListenerProtocol, LogFormat, LogTarget, Ports, ServerTls,
+    UpstreamProtocol,
 };
 use serde_json::{Value, json};
 
@@ -40,6 +41,7 @@ pub(super) fn config(config: &Config) -> Value {
         "clusters": list(config.clusters.iter().map(|c| cluster(c)).collect()),
         "rate_limit_policies": (!policies.is_empty()).then_some(policies),
         "auth": policy::auth(&config.auth),
+        "gpus": (!config.gpus.is_empty()).then(|| scale::gpus(&config.gpus)),
         "access_log": config.access_log.as_ref().map(access_log),
     }))
 }
@@ -118,6 +120,8 @@ fn cluster(cluster: &Cluster) -> Value {
     let mut fields = json!({
         "name": cluster.name,
         "server": crate::server_kind::of(cluster.server).name,
+        "models": (!cluster.models.is_empty()).then_some(&cluster.models),
+        "ports": ports(cluster.ports),
         "discover": cluster.discover.as_ref().map(discover),
         "subset": labels(&cluster.subset),
         "protocol": upstream_protocol(cluster.protocol),
@@ -145,6 +149,10 @@ fn cluster(cluster: &Cluster) -> Value {
         fields["tls"] = client_tls(tls); // `{}` means something
     }
     fields
+}
+
+fn ports(ports: Ports) -> Value {
+    tidy(json!({ "http": ports.http, "grpc": ports.grpc, "metrics": ports.metrics }))
 }
 
 fn endpoint(endpoint: &EndpointConfig) -> Value {

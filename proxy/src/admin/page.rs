@@ -224,9 +224,27 @@ fn routes(out: &mut String, control: &Control, snapshot: &Snapshot) {
         let source = Safe(place(&route.position));
         match &route.action {
             Action::Forward(_) => {}
-            Action::Redirect(to) => answers(out, control, route, "redirect", to.status.as_u16()),
+            Action::ByModel => {
+                let clusters = snapshot.config.clusters.iter();
+                let served = clusters.filter(|cluster| !cluster.models.is_empty());
+                let served = served.map(|cluster| cluster.name.as_str());
+                answers(out, control, route, served, "by model");
+            }
+            Action::Redirect(to) => answers(
+                out,
+                control,
+                route,
+                [],
+                format_args!("redirect {}", to.status.as_u16()),
+            ),
             Action::Respond(fixed) => {
-                answers(out, control, route, "respond", fixed.status.as_u16())
+                answers(
+                    out,
+                    control,
+                    route,
+                    [],
+                    format_args!("respond {}", fixed.status.as_u16()),
+                );
             }
         }
         for (index, share) in shares.iter().enumerate() {
@@ -247,11 +265,21 @@ fn routes(out: &mut String, control: &Control, snapshot: &Snapshot) {
     rest(out, all.len(), "api/routes");
 }
 
-fn answers(out: &mut String, control: &Control, route: &Route, action: &str, status: u16) {
-    let count = control.metrics().traffic(&route.name, "").answers();
+/// Writes what a route without weights does, and how often.
+///
+/// * `clusters`: who answers besides the proxy itself
+fn answers<'a>(
+    out: &mut String,
+    control: &Control,
+    route: &Route,
+    clusters: impl IntoIterator<Item = &'a str>,
+    action: impl Display,
+) {
+    let answers = |cluster| control.metrics().traffic(&route.name, cluster).answers();
+    let count = answers("") + clusters.into_iter().map(answers).sum::<u64>();
     put!(
         out,
-        "<td class=w>{action} {status}<td class=n>–<td class=n>–<td class=share><td class=n>{count}"
+        "<td class=w>{action}<td class=n>–<td class=n>–<td class=share><td class=n>{count}"
     );
 }
 

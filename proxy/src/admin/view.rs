@@ -144,6 +144,7 @@ fn route_json(route: &Route, snapshot: &Snapshot, shares: &[Share<'_>]) -> Value
                 "observed_share": share.observed,
             })).collect::<Vec<_>>(),
         }),
+        Action::ByModel => json!({ "type": "by_model" }),
         Action::Redirect(redirect) => json!({
             "type": "redirect",
             "status": redirect.status.as_u16(),

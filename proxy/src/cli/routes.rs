@@ -98,6 +98,11 @@ fn condition(condition: &Value) -> String {
             parts.push(format!("{not}{what}:{name}"));
         }
     }
+    parts.extend(
+        condition["model"]
+            .as_str()
+            .map(|model| format!("model:{model}")),
+    );
     if parts.is_empty() {
         "everything".to_owned()
     } else {
@@ -107,6 +112,9 @@ fn condition(condition: &Value) -> String {
 
 fn action(action: &Value) -> String {
     let kind = text(&action["type"]);
+    if kind == "by_model" {
+        return kind;
+    }
     if kind != "forward" {
         return format!("{kind} {}", text(&action["status"]));
     }
@@ -144,13 +152,16 @@ mod tests {
                 {"cluster": "a", "share": 0.2, "effective_share": 0.2, "observed_share": 0.21},
                 {"cluster": "b", "share": 0.7, "effective_share": 0.8, "observed_share": null}]},
              "source": "f.yaml:3"},
+            {"name": "models", "listeners": ["main"], "matches": [{"path": {"prefix": "/v1"}, "model": "m"}],
+             "action": {"type": "by_model"}, "source": "f.yaml:6"},
             {"name": "ping", "listeners": ["main"], "matches": [], "action": {"type": "respond", "status": 200}, "source": "f.yaml:9"},
         ]});
         assert_eq!(
             render(&answer),
-            "ROUTE  LISTENERS  MATCH          ACTION                                      SOURCE\n\
-             split  main       /* header:x-a  a 20.0% (got 21.0%), b 80.0% (files 70.0%)  f.yaml:3\n\
-             ping   main       everything     respond 200                                 f.yaml:9\n"
+            "ROUTE   LISTENERS  MATCH          ACTION                                      SOURCE\n\
+             split   main       /* header:x-a  a 20.0% (got 21.0%), b 80.0% (files 70.0%)  f.yaml:3\n\
+             models  main       /v1/* model:m  by_model                                    f.yaml:6\n\
+             ping    main       everything     respond 200                                 f.yaml:9\n"
         );
     }
 }

@@ -82,7 +82,9 @@ impl ClusterState {
     ) -> Option<Chosen> {
         let all = set.endpoints.as_slice();
         let now = vitals::now();
-        let standing = |e: &Arc<Endpoint>| match choice.may_take(e) {
+        // Only what goes through the room minds a pause.
+        let pauses = |e: &Arc<Endpoint>| choice.free.is_some() && e.vitals().is_paused();
+        let standing = |e: &Arc<Endpoint>| match choice.may_take(e) && !pauses(e) {
             true => e.vitals().standing(policy, now),
             false => Standing::Out,
         };

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
+use super::berths::{Berth, Berths};
 use super::flags::Changes;
 use super::vitals::{self, EndpointState, Vitals};
 use super::{Candidate, Common};
@@ -17,6 +18,7 @@ pub(super) struct Counters {
     connections: AtomicU32,
     pub(super) vitals: Vitals,
     pub(super) seating: Seating,
+    pub(super) berths: Berths,
 }
 
 impl Counters {
@@ -26,6 +28,7 @@ impl Counters {
             connections: AtomicU32::new(0),
             vitals: Vitals::new(changes),
             seating: Seating::default(),
+            berths: Berths::default(),
         }
     }
 }
@@ -176,6 +179,13 @@ impl Seat for Arc<Endpoint> {
     }
 }
 
+impl Endpoint {
+    /// True while it could serve who waits, now or after a short pause.
+    pub(super) fn is_there(&self) -> bool {
+        self.vitals().is_there(self.common.is_checked())
+    }
+}
+
 impl InFlight {
     /// Counts one request on `endpoint`.
     ///
@@ -192,6 +202,11 @@ impl InFlight {
         if let Some(slot) = &mut self.slot {
             slot.head_came();
         }
+    }
+
+    /// True when it holds a permit.
+    pub fn has_slot(&self) -> bool {
+        self.slot.is_some()
     }
 
     /// The endpoint it is counted on.
@@ -215,11 +230,20 @@ impl Drop for InFlight {
 
 /// One open or opening connection, counted against the cluster's breaker.
 #[must_use]
-pub struct ConnectionCount(Arc<Endpoint>);
+pub struct ConnectionCount {
+    endpoint: Arc<Endpoint>,
+    berth: Option<Berth>,
+}
 
 impl ConnectionCount {
     /// Counts one connection, unless the cluster already has `limit`.
-    pub fn begin(endpoint: &Arc<Endpoint>, limit: Option<u32>) -> Option<Self> {
+    ///
+    /// * `berth`: what it needs among those of its endpoint; `None`: nothing
+    pub fn begin(
+        endpoint: &Arc<Endpoint>,
+        limit: Option<u32>,
+        berth: Option<Berth>,
+    ) -> Option<Self> {
         let all = &endpoint.common.connections;
         if all.fetch_add(1, Ordering::Relaxed) >= limit.unwrap_or(u32::MAX) {
             all.fetch_sub(1, Ordering::Relaxed);
@@ -229,13 +253,25 @@ impl ConnectionCount {
             .counters
             .connections
             .fetch_add(1, Ordering::Relaxed);
-        Some(Self(Arc::clone(endpoint)))
+        Some(Self {
+            endpoint: Arc::clone(endpoint),
+            berth,
+        })
+    }
+
+    /// True when others may wait for the end of the connection.
+    pub fn is_bounded(&self) -> bool {
+        self.berth.as_ref().is_some_and(Berth::is_bounded)
     }
 }
 
 impl Drop for ConnectionCount {
     fn drop(&mut self) {
-        self.0.common.connections.fetch_sub(1, Ordering::Relaxed);
-        self.0.counters.connections.fetch_sub(1, Ordering::Relaxed);
+        let Self { endpoint, .. } = self;
+        endpoint.common.connections.fetch_sub(1, Ordering::Relaxed);
+        endpoint
+            .counters
+            .connections
+            .fetch_sub(1, Ordering::Relaxed);
     }
 }

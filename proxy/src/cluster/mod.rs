@@ -5,11 +5,14 @@
 //! is in.
 
 mod balance;
+mod berths;
 mod endpoint;
 mod flags;
 mod outlier;
+mod pause;
 mod ring;
 mod seats;
+mod starts;
 #[cfg(test)]
 pub(crate) mod tests;
 mod verdict;
@@ -30,10 +33,13 @@ use tokio::sync::{Notify, watch};
 use flags::{Changes, Wellness};
 
 pub use balance::{Choice, Chosen, IsFree};
+pub use berths::{Berth, Wanting};
 pub use endpoint::{ConnectionCount, Endpoint, EndpointReport, InFlight};
 pub use outlier::Probe;
+pub use pause::Pause;
 pub use ring::Ring;
-pub use seats::{ClusterRoom, Undemanding, clocks};
+pub use seats::{ClusterRoom, Patient, Progress, Undemanding, clocks};
+pub use starts::StartPhase;
 pub use verdict::Verdict;
 pub use vitals::EndpointState;
 
@@ -89,10 +95,16 @@ struct Roots {
     announcing: Mutex<()>,
     /// Slots in use by copies that are no demand.
     undemanding: AtomicU32,
+    /// Those that wait and are no demand.
+    patient: AtomicU32,
     /// How long requests waited that waited.
     waits: Mutex<Histogram>,
+    /// How long starts of replicas took.
+    starts: Mutex<starts::Times>,
     /// What those who wait need to know of starts.
     outlook: Mutex<Outlook>,
+    /// What a browser is shown of them.
+    progress: Mutex<Progress>,
     /// Requests that came to a cluster with a room.
     arrivals: AtomicU64,
     /// Retries under way of all workers.
@@ -148,8 +160,11 @@ impl ClusterState {
                 room: seats::new_room(),
                 announcing: Mutex::default(),
                 undemanding: AtomicU32::new(0),
+                patient: AtomicU32::new(0),
                 waits: Mutex::new(Histogram::new(family::DURATION_BOUNDS)),
+                starts: Mutex::default(),
                 outlook: Mutex::default(),
+                progress: Mutex::default(),
                 arrivals: AtomicU64::new(0),
                 retries: Arc::default(),
                 turn: AtomicU32::new(0),

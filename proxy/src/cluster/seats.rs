@@ -5,6 +5,7 @@ use std::sync::{Arc, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use forebay_config as config;
+use tokio::time::Instant;
 
 use super::vitals;
 use super::{Choice, ClusterState, Endpoint, EndpointSet, Probe};
@@ -45,7 +46,7 @@ pub(super) fn mark_gone(before: &EndpointSet, now: &EndpointSet) {
 fn is_wary(cluster: &config::Cluster) -> bool {
     let scale = cluster.scale.as_ref();
     let started = scale.is_some_and(|s| matches!(s.driver, config::Driver::Process(_))); // once it is ready
-    let says_so = server_kind::of(cluster.server).ready.is_some();
+    let says_so = server_kind::says_ready(cluster);
     cluster.has_room() && cluster.health.is_none() && says_so && !started
 }
 
@@ -58,6 +59,15 @@ pub fn clocks(cluster: &config::Cluster) -> Clocks {
     }
 }
 
+/// How starts of replicas go, for those who are shown it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Since when a replica that is wanted is missing.
+    pub since: Option<Instant>,
+    /// What was wrong with the last start that failed.
+    pub failure: Option<Arc<str>>,
+}
+
 /// A slot in use that is no demand, such as that of a mirror's copy.
 #[must_use]
 pub struct Undemanding(Arc<ClusterState>);
@@ -65,6 +75,16 @@ pub struct Undemanding(Arc<ClusterState>);
 impl Drop for Undemanding {
     fn drop(&mut self) {
         self.0.roots.undemanding.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// One that waits and is no demand: its route starts nothing.
+#[must_use]
+pub struct Patient(Arc<ClusterState>);
+
+impl Drop for Patient {
+    fn drop(&mut self) {
+        self.0.roots.patient.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -82,6 +102,30 @@ impl ClusterState {
     /// What those who wait need to know of starts.
     pub fn outlook(&self) -> Outlook {
         *self.lock_outlook()
+    }
+
+    /// Takes over what the driver says of starts.
+    pub fn set_progress(&self, progress: Progress) {
+        *self.lock_progress() = progress;
+    }
+
+    /// How starts go.
+    pub fn progress(&self) -> Progress {
+        self.lock_progress().clone()
+    }
+
+    fn lock_progress(&self) -> MutexGuard<'_, Progress> {
+        self.roots
+            .progress
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Somebody asked who does not wait but comes again: the scaler and the probes look at once, as for a first one
+    /// that waits.
+    pub fn called(&self) {
+        self.room().came().notify_one();
+        self.hurry();
     }
 
     fn lock_outlook(&self) -> MutexGuard<'_, Outlook> {
@@ -124,6 +168,18 @@ impl ClusterState {
     pub fn without_demand(self: &Arc<Self>) -> Undemanding {
         self.roots.undemanding.fetch_add(1, Ordering::Relaxed);
         Undemanding(Arc::clone(self))
+    }
+
+    /// Counts one that is about to wait and is no demand.
+    pub fn waits_without_demand(self: &Arc<Self>) -> Patient {
+        self.roots.patient.fetch_add(1, Ordering::Relaxed);
+        Patient(Arc::clone(self))
+    }
+
+    /// Those that wait and are demand.
+    pub fn demanding_waiters(&self) -> u32 {
+        let waiting = self.room().demand().waiting;
+        waiting.saturating_sub(self.roots.patient.load(Ordering::Relaxed))
     }
 
     /// Slots in use by what is demand.
@@ -251,7 +307,11 @@ impl ClusterState {
 
     /// Tells of a change of the set or of health, and gives those who wait what is free now.
     pub(super) fn announce(&self) {
-        self.roots.changed.send_replace(());
+        self.offer();
+        self.roots.changed.send_replace(()); // who looks then sees all of it
+    }
+
+    fn offer(&self) {
         // One after the other: what is said last is what is true.
         let _turn = self
             .roots
@@ -260,7 +320,7 @@ impl ClusterState {
             .unwrap_or_else(PoisonError::into_inner);
         let newest = self.roots.newest.load_full();
         let room = self.room();
-        let exist = newest.endpoints.iter().any(|endpoint| endpoint.may_serve());
+        let exist = newest.endpoints.iter().any(|endpoint| endpoint.is_there());
         room.replicas().set(exist);
         for endpoint in &newest.endpoints {
             room.opened(endpoint);

@@ -28,6 +28,8 @@ const PROBING: u32 = 1 << 6;
 const DOWN: u32 = 1 << 7;
 /// It is not in the newest set any more.
 const GONE: u32 = 1 << 8;
+/// It said that it did not take a request on, and gets nothing of its room for a moment.
+const PAUSED: u32 = 1 << 9;
 
 /// The full share of an endpoint; shares are in thousandths of its weight.
 pub(super) const FULL: u64 = 1000;
@@ -47,6 +49,12 @@ pub(super) fn now() -> u64 {
 
 pub(super) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX >> 1)
+}
+
+/// True of the flags of an endpoint that can serve whoever waits.
+fn serves(flags: u32, checked: bool) -> bool {
+    let well = flags & (DRAINED | EJECTED | DOWN | GONE | FAILED) == 0;
+    well && (!checked || flags & PASSED != 0)
 }
 
 /// What the configuration of a cluster makes of its endpoints' vitals.
@@ -125,6 +133,8 @@ pub(super) struct Vitals {
     ejected_until: AtomicU64,
     busy_until: AtomicU64,
     slow_since: AtomicU64,
+    /// Pauses without a request taken on in between.
+    pauses: AtomicU32,
     check_error: Mutex<Option<Arc<str>>>,
 }
 
@@ -340,8 +350,37 @@ impl Vitals {
     /// It may be given to a request that waits.
     pub(super) fn may_serve(&self, checked: bool) -> bool {
         let flags = self.flags.load();
-        let well = flags & (DRAINED | EJECTED | DOWN | GONE | FAILED) == 0;
-        well && (!checked || flags & PASSED != 0)
+        flags & PAUSED == 0 && serves(flags, checked)
+    }
+
+    /// The same, or it will be in a moment.
+    pub(super) fn is_there(&self, checked: bool) -> bool {
+        serves(self.flags.load(), checked)
+    }
+
+    /// Begins a pause; the how many-th in a row. `None`: it is paused already.
+    pub(super) fn begin_pause(&self) -> Option<u32> {
+        let began = self.flags.set(PAUSED);
+        began.then(|| {
+            self.pauses
+                .fetch_add(1, Ordering::Relaxed)
+                .saturating_add(1)
+        })
+    }
+
+    pub(super) fn end_pause(&self) {
+        self.flags.clear(PAUSED);
+    }
+
+    pub(super) fn is_paused(&self) -> bool {
+        self.has(PAUSED)
+    }
+
+    /// The next pause is the first one in a row.
+    pub(super) fn forget_pauses(&self) {
+        if self.pauses.load(Ordering::Relaxed) != 0 {
+            self.pauses.store(0, Ordering::Relaxed);
+        }
     }
 
     /// True when that is new.

@@ -82,7 +82,7 @@ pub(super) fn written(route: &Route) -> Option<Vec<(String, u32)>> {
 fn members(route: &Route) -> Option<&[Member]> {
     match &route.action {
         Action::Forward(members) => Some(members),
-        Action::Redirect(_) | Action::Respond(_) => None,
+        Action::ByModel | Action::Redirect(_) | Action::Respond(_) => None,
     }
 }
 

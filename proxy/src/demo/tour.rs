@@ -118,7 +118,7 @@ Ctrl-C stops it, and the models with it.
 mod tests {
     use axum::http::{HeaderMap, HeaderValue, Method};
     use forebay_config::load::{SourceFile, load};
-    use forebay_config::route::{Lookup, RequestHead, RouteTable};
+    use forebay_config::route::{Lookup, ModelName, RequestHead, RouteTable};
 
     use super::*;
 
@@ -159,6 +159,7 @@ mod tests {
                 query: None,
                 method: &Method::GET,
                 headers: &HeaderMap::from_iter(version),
+                model: ModelName::Unknown,
             };
             let found = match table.find(&request) {
                 Lookup::Found { route, .. } => Some(routes[route].name.as_str()),

@@ -158,6 +158,16 @@ pub struct Dressing<'s> {
 }
 
 impl Dressing<'_> {
+    /// Writes what is known before there is an answer.
+    pub fn put_on_early(&self, headers: &mut HeaderMap) {
+        if let Some((cors, allowed)) = &self.cors {
+            cors.answer(allowed.clone(), headers);
+        }
+        if let Some(cookie) = &self.cookie {
+            headers.append(http::header::SET_COOKIE, cookie.clone());
+        }
+    }
+
     /// Writes it.
     pub fn put_on(self, headers: &mut HeaderMap) {
         if let Some((cors, allowed)) = self.cors {

@@ -1,4 +1,4 @@
-//! A connection for one check.
+//! A connection for one check, or for a metrics page.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,29 +12,30 @@ use tokio::net::TcpStream;
 
 use super::{Subject, Task};
 use crate::cluster::Endpoint;
+use crate::server_kind::Question;
 use crate::upstream::{ConnectorTls, is_out_of_sockets};
 
 /// A plain or encrypted connection.
-pub(super) trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
+pub(crate) trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Wire for T {}
 
 /// Where one check goes.
-pub(super) struct Target {
+pub(crate) struct Target {
     address: SocketAddr,
     host: Arc<str>,
     tls: Option<Arc<ConnectorTls>>,
     out_of_sockets: AtomicBool,
     /// HTTP/2 is spoken.
-    pub(super) http2: bool,
+    pub(crate) http2: bool,
 }
 
 /// Ends the connection when dropped.
-pub(super) struct Driver(#[expect(dead_code, reason = "held until the check is over")] Task);
+pub(crate) struct Driver(#[expect(dead_code, reason = "held until the check is over")] Task);
 
 impl Driver {
     /// Keeps a connection going.
-    pub(super) fn spawn(connection: impl Future + Send + 'static) -> Self {
+    pub(crate) fn spawn(connection: impl Future + Send + 'static) -> Self {
         let task = tokio::spawn(async move {
             connection.await;
         });
@@ -42,33 +43,54 @@ impl Driver {
     }
 }
 
+fn at_port(endpoint: &Endpoint, port: Option<u16>) -> SocketAddr {
+    let mut address = endpoint.address;
+    address.set_port(port.unwrap_or(address.port()));
+    address
+}
+
 impl Target {
-    pub(super) fn of(subject: &Subject, health: &Health, endpoint: &Endpoint) -> Self {
-        let mut address = endpoint.address;
-        if let Some(port) = health.port {
-            address.set_port(port);
-        }
-        let http2 = match health.kind {
-            HealthKind::Grpc { .. } => true,
-            HealthKind::Http { .. } => subject.config.protocol == UpstreamProtocol::Http2,
-            HealthKind::Tcp => false,
+    pub(crate) fn of(subject: &Subject, health: &Health, endpoint: &Endpoint) -> Self {
+        let (http2, own_port) = match health.kind {
+            HealthKind::Grpc { .. } => (true, subject.config.ports.grpc),
+            HealthKind::Http { .. } => (subject.config.protocol == UpstreamProtocol::Http2, None),
+            HealthKind::Server | HealthKind::Tcp => (false, None),
         };
+        let address = at_port(endpoint, health.port.or(own_port));
+        let tls = subject.connector.tls.clone();
+        Self::new(address, Arc::clone(&endpoint.host), tls, http2)
+    }
+
+    /// Where an endpoint is asked for a model.
+    pub(crate) fn asked(subject: &Subject, question: &Question, endpoint: &Endpoint) -> Self {
+        let address = at_port(endpoint, question.port);
+        let tls = subject.connector.tls.clone();
+        Self::new(address, Arc::clone(&endpoint.host), tls, false)
+    }
+
+    /// * `host`: the name for `host` and SNI
+    pub(crate) fn new(
+        address: SocketAddr,
+        host: Arc<str>,
+        tls: Option<Arc<ConnectorTls>>,
+        http2: bool,
+    ) -> Self {
         Self {
             address,
-            host: Arc::clone(&endpoint.host),
-            tls: subject.connector.tls.clone(),
+            host,
+            tls,
             out_of_sockets: AtomicBool::new(false),
             http2,
         }
     }
 
     /// True when the connection failed because this machine, not the endpoint, had nothing left for it.
-    pub(super) fn is_out_of_sockets(&self) -> bool {
+    pub(crate) fn is_out_of_sockets(&self) -> bool {
         self.out_of_sockets.load(Ordering::Relaxed)
     }
 
     /// `host:port`, IPv6 addresses in brackets.
-    pub(super) fn authority(&self) -> String {
+    pub(crate) fn authority(&self) -> String {
         let port = self.address.port();
         match self.host.contains(':') && !self.host.starts_with('[') {
             true => format!("[{}]:{port}", self.host),
@@ -76,7 +98,7 @@ impl Target {
         }
     }
 
-    pub(super) fn scheme(&self) -> &'static str {
+    pub(crate) fn scheme(&self) -> &'static str {
         match self.tls {
             Some(_) => "https",
             None => "http",
@@ -88,7 +110,7 @@ impl Target {
     /// # Errors
     ///
     /// Nobody accepts it.
-    pub(super) async fn connect(&self) -> Result<TcpStream, String> {
+    pub(crate) async fn connect(&self) -> Result<TcpStream, String> {
         let tcp = TcpStream::connect(self.address).await;
         let tcp = tcp.map_err(|error| {
             let ours = is_out_of_sockets(&error);
@@ -104,7 +126,7 @@ impl Target {
     /// # Errors
     ///
     /// Nobody accepts it, or the handshake fails.
-    pub(super) async fn open(&self) -> Result<TokioIo<Box<dyn Wire>>, String> {
+    pub(crate) async fn open(&self) -> Result<TokioIo<Box<dyn Wire>>, String> {
         let tcp = self.connect().await?;
         let Some(tls) = &self.tls else {
             return Ok(TokioIo::new(Box::new(tcp)));

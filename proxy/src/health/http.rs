@@ -4,13 +4,14 @@ use std::error::Error;
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode, Uri, Version, header};
-use http_body_util::{BodyExt, Empty};
+use http_body_util::{BodyExt, Empty, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 
 use super::dial::{Driver, Target};
 use super::{MAX_BODY, USER_AGENT};
+use crate::server_kind::{Question, Reads};
 
 /// Largest head of an answer, bytes.
 const MAX_HEAD: usize = 64 << 10;
@@ -34,6 +35,28 @@ pub(super) async fn check(
         return Err(format!("status {}", found.as_u16()));
     }
     drain(answer.into_body()).await
+}
+
+/// Asks for a model and reads what the answer says of it.
+///
+/// # Errors
+///
+/// There is no whole answer, or the model is not ready.
+pub(super) async fn ask(target: &Target, question: &Question) -> Result<(), String> {
+    let (answer, _driver) = ask_http1(target, &question.path).await?;
+    let found = answer.status();
+    if found != StatusCode::OK {
+        return Err(format!("status {}", found.as_u16()));
+    }
+    if question.reads == Reads::Status {
+        return drain(answer.into_body()).await;
+    }
+    let body = Limited::new(answer.into_body(), MAX_BODY).collect().await;
+    let body = body.map_err(|error| format!("the answer is too long or was cut: {error}"))?;
+    match question.reads.fault(&body.to_bytes()) {
+        Some(fault) => Err(fault),
+        None => Ok(()),
+    }
 }
 
 async fn ask_http1(target: &Target, path: &str) -> Result<(Response<Incoming>, Driver), String> {

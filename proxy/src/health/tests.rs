@@ -1,5 +1,7 @@
 //! Checks over real sockets.
 
+mod models;
+
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
@@ -155,6 +157,7 @@ impl Trial {
             limit: Some(0), // checks are not held up by it
             tls: None,
             key: 0,
+            port: None,
         };
         let subject = Subject {
             config: Arc::new(config),

@@ -1,20 +1,19 @@
 //! Probes of endpoints that could not be reached or are not ready yet, in clusters where requests wait for them: often
 //! while somebody waits, seldom otherwise.
 
-use std::collections::{HashMap, HashSet};
-use std::net::SocketAddr;
-use std::num::NonZeroU32;
+mod rounds;
+
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use forebay_config::Health;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::{Subject, Task, check, jittered};
-use crate::cluster::{ClusterState, Endpoint};
-use crate::server_kind::readiness;
+use rounds::Rounds;
+
+use super::{Subject, Task, jittered};
+use crate::cluster::ClusterState;
 
 /// From one probe to the next while somebody waits.
 const OFTEN: Duration = Duration::from_millis(20);
@@ -22,8 +21,6 @@ const OFTEN: Duration = Duration::from_millis(20);
 const SELDOM: Duration = Duration::from_secs(1);
 /// How soon somebody who begins to wait beside replicas that serve is noticed between two seldom probes.
 const LOOK: Duration = Duration::from_millis(50);
-/// Endpoints of a cluster that are probed at once.
-const AT_ONCE: usize = 64;
 
 /// Probes the endpoints of all clusters with a waiting room that are not ready.
 #[derive(Default)]
@@ -101,7 +98,7 @@ async fn wake(mut subject: watch::Receiver<Subject>) {
         }
         let unready = now.state.unready(waits);
         let all_well = unready.is_empty();
-        rounds.probe(&now, unready);
+        rounds.probe(&now, unready, waits);
         let next = Instant::now() + if waits { jittered(OFTEN) } else { SELDOM };
         loop {
             // Nothing tells that an ejection is over: that is looked for when the time comes.
@@ -117,9 +114,7 @@ async fn wake(mut subject: watch::Receiver<Subject>) {
                 }
                 () = now.state.hurried(), if !waits => break,
                 _ = changes.changed(), if !waits => break,
-                Some(done) = rounds.probes.join_next(), if !rounds.probes.is_empty() => {
-                    rounds.done(done.ok());
-                }
+                () = rounds.one_done() => {}
                 changed = subject.changed(), if !left => {
                     left = changed.is_err();
                     break;
@@ -127,57 +122,4 @@ async fn wake(mut subject: watch::Receiver<Subject>) {
             }
         }
     }
-}
-
-/// Probes under way, at most one of each endpoint: one that answers nothing delays no other.
-#[derive(Default)]
-struct Rounds {
-    probes: JoinSet<SocketAddr>,
-    under_way: HashSet<SocketAddr>,
-    /// Which one is first when not all can be probed at once.
-    turn: usize,
-}
-
-impl Rounds {
-    fn done(&mut self, address: Option<SocketAddr>) {
-        match address {
-            Some(address) => self.under_way.remove(&address),
-            None => return, // it panicked: its endpoint is not probed any more
-        };
-    }
-
-    /// Probes each of them once, unless it is being probed.
-    fn probe(&mut self, subject: &Subject, mut endpoints: Vec<Arc<Endpoint>>) {
-        while let Some(done) = self.probes.try_join_next() {
-            self.done(done.ok());
-        }
-        endpoints.retain(|endpoint| !self.under_way.contains(&endpoint.address));
-        let free = AT_ONCE.saturating_sub(self.under_way.len());
-        if endpoints.is_empty() || free == 0 {
-            return;
-        }
-        let first = self.turn % endpoints.len();
-        endpoints.rotate_left(first);
-        self.turn = self.turn.wrapping_add(free);
-        let health = Arc::new(readiness(&subject.config));
-        for endpoint in endpoints.into_iter().take(free) {
-            self.under_way.insert(endpoint.address);
-            let one = probe(subject.clone(), Arc::clone(&health), endpoint);
-            self.probes.spawn(one);
-        }
-    }
-}
-
-/// One probe; returns of whom.
-async fn probe(subject: Subject, health: Arc<Health>, endpoint: Arc<Endpoint>) -> SocketAddr {
-    if check(&subject, &health, &endpoint).await.is_ok() {
-        // Its checks decide themselves where one that passes is not enough.
-        let decides =
-            health.healthy == NonZeroU32::MIN || subject.state.checked(&endpoint).is_none();
-        if subject.config.health.is_some() && decides {
-            subject.state.enter_check(&endpoint, Some(true), None);
-        }
-        subject.state.mark_up(&endpoint);
-    }
-    endpoint.address
 }

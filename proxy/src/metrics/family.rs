@@ -122,15 +122,21 @@ families! {
     WAITING = Kind::Gauge, "waiting" ["cluster"]
         "Requests in the waiting room of a cluster.";
     WAITING_BYTES = Kind::Gauge, "waiting_bytes" ["cluster"]
-        "Bytes of request bodies that are held in the waiting room of a cluster.";
+        "Bytes of request bodies that are held for those who wait for a cluster, or who wait again when it turns them away.";
     QUEUE_WAIT = Kind::Histogram(DURATION_BOUNDS), "queue_wait_seconds" ["cluster"]
         "Time that requests which waited spent in the waiting room, those included that got no endpoint.";
     DEMAND = Kind::Gauge, "demand" ["cluster", "signal"]
-        "What requests want of a cluster with scale: in_flight, waiting, and rate per second.";
+        "What requests want of a cluster with scale: in_flight, waiting, rate per second; and what its servers tell when it is a target, summed over replicas: queue, kv_cache.";
+    SIGNAL_STALE = Kind::Gauge, "signal_stale" ["cluster", "signal", "reason"]
+        "1 when the servers of a cluster do not tell a signal that is a target, and why; else 0, with an empty reason.";
     DESIRED_REPLICAS = Kind::Gauge, "desired_replicas" ["cluster"]
         "Replicas that the scaler wants.";
     REPLICAS = Kind::Gauge, "replicas" ["cluster", "state"]
         "Replicas of a cluster with scale, by state: starting, ready or stopping.";
+    START_SECONDS = Kind::Histogram(DURATION_BOUNDS), "start_seconds" ["cluster", "phase"]
+        "Time that replicas took to start: place, waiting for a device; process, from its spawn until it is ready; total, from when it was wanted until it is ready.";
+    CLUSTER_INFO = Kind::Gauge, "cluster_info" ["cluster", "namespace", "kind", "name"]
+        "Always 1; the labels say what brings the replicas of a cluster with scale: process, webhook or observe, or an object of Kubernetes.";
     ENDPOINT_IN_FLIGHT = Kind::Gauge, "endpoint_in_flight" ["cluster", "endpoint"]
         "Requests in flight on an endpoint; at most 1000 endpoints are exported.";
     ENDPOINT_HEALTHY = Kind::Gauge, "endpoint_healthy" ["cluster", "endpoint"]

@@ -16,6 +16,7 @@ use super::state::Outcome;
 use super::view::{MirrorView, Mirrors};
 use crate::capture::{Capture, Kept, SeenRequest};
 use crate::headers::{self, X_REQUEST_ID};
+use crate::model_name::{Renaming, edit, renaming};
 use crate::outgoing::is_grpc;
 use crate::snapshot::{ClusterView, MemberView};
 use crate::upload::{RequestBody, tee};
@@ -33,6 +34,8 @@ pub struct Sampled<'m> {
     /// Indices of the mirrors that get a copy, and whether its answer is compared.
     copies: Vec<(usize, bool)>,
     record: bool,
+    /// What clusters have to be told in place of the model's name; `None`: nothing.
+    renaming: Option<&'m Renaming>,
 }
 
 /// A number that is below a share, in millionths, for that share of all request ids.
@@ -63,7 +66,16 @@ impl Mirrors {
             mirrors: self,
             copies,
             record,
+            renaming: None,
         })
+    }
+}
+
+impl<'m> Sampled<'m> {
+    /// The same, each cluster told its own name of the model.
+    #[must_use]
+    pub fn renamed(self, renaming: Option<&'m Renaming>) -> Self {
+        Self { renaming, ..self }
     }
 }
 
@@ -181,6 +193,7 @@ pub fn begin(
             mirror,
             request,
             observation: &observation,
+            renaming: sampled.renaming,
             most: sampled.kept(mirror, compare),
         };
         let whose = Whose::Mirror(index, Arc::clone(&mirror.name));
@@ -197,6 +210,7 @@ struct Starting<'a> {
     mirror: &'a Arc<MirrorView>,
     request: &'a Request<RequestBody>,
     observation: &'a Rc<Observation>,
+    renaming: Option<&'a Renaming>,
     /// Bytes kept of the answer.
     most: Option<u64>,
 }
@@ -214,14 +228,16 @@ impl Starting<'_> {
             return self.dropped(cluster, &whose, "unreachable");
         }
         let http2 = cluster.wants_http2(is_grpc(request.headers()));
-        let Some(head) = head_of(request, mirror, &whose, cluster, http2) else {
+        let Some(mut head) = head_of(request, mirror, &whose, cluster, http2) else {
             return self.dropped(cluster, &whose, "bad_request");
         };
+        let edits = self.rename(cluster, &mut head);
         let body = request.body().upload().map(|upload| {
             let (writer, reader) = tee(
                 mirror.config.max_lag,
                 upload.length(),
                 Arc::clone(&state.budget),
+                edits,
             );
             upload.tee(writer);
             reader
@@ -243,6 +259,28 @@ impl Starting<'_> {
         };
         let task = tokio::task::spawn_local(copy.run());
         self.observation.follow(task.abort_handle());
+    }
+
+    /// Tells a cluster its own name of the model: in the head at once, in the body by what is returned.
+    fn rename(&self, cluster: &ClusterView, head: &mut Request<()>) -> Vec<edit::Edit> {
+        let Some(renaming) = self.renaming else {
+            return Vec::new();
+        };
+        let uri = head.uri();
+        if let Some(target) = renaming.target_of(&cluster.config)
+            && let Ok(target) = PathAndQuery::try_from(target)
+        {
+            let mut parts = uri.clone().into_parts();
+            parts.path_and_query = Some(target);
+            if let Ok(uri) = Uri::from_parts(parts) {
+                *head.uri_mut() = uri;
+            }
+        }
+        let edits = renaming.edits_of(&cluster.config);
+        if !edits.is_empty() {
+            renaming::grow(head.headers_mut(), edit::growth(&edits));
+        }
+        edits
     }
 
     fn dropped(&self, cluster: &ClusterView, whose: &Whose, reason: &'static str) {

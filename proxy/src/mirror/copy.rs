@@ -158,9 +158,13 @@ impl Copy {
             let aside = has_room && !self.mirror.config.demand;
             let _no_demand = aside.then(|| cluster.state.without_demand());
             let in_flight = InFlight::begin(Arc::clone(&endpoint), admitted.slot);
-            let connector = &cluster.connector;
+            let connector = cluster.connector_for(request.headers());
             let pools = &self.worker.pools;
-            let pool = pools.of(&endpoint, connector, &cluster.config.keepalive);
+            let (keepalive, most) = (
+                &cluster.config.keepalive,
+                cluster.state.room().concurrency(),
+            );
+            let pool = pools.of(&endpoint, connector, keepalive, most);
             let now = Instant::now();
             let taken = pool.checkout(connector, self.http2, true, now).await;
             let (connection, reused) = match taken {

@@ -30,6 +30,20 @@ pub struct Mirrors {
     pub budget: Arc<Budget>,
 }
 
+impl Mirrors {
+    /// The clusters that get copies.
+    pub fn clusters(&self) -> impl Iterator<Item = &config::Cluster> {
+        self.all.iter().flat_map(|mirror| {
+            let noise = mirror
+                .compare
+                .as_ref()
+                .and_then(|(_, noise)| noise.as_ref());
+            let both = std::iter::once(&mirror.cluster).chain(noise);
+            both.map(|view| &*view.config)
+        })
+    }
+}
+
 /// Bytes of requests and answers of the primary that are kept for comparing and recording, of one route.
 const KEPT: u64 = 64 << 20;
 

@@ -8,6 +8,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::driver::{Driver, Replicas};
+use super::inside::Inside;
 use super::starts::hint;
 use super::step::{Decision, Policy, Sample, State, TICK, step};
 
@@ -26,6 +27,11 @@ pub trait Demand: Send + Sync {
 
     /// Requests so far; never falls.
     fn arrivals(&self) -> u64;
+
+    /// What the servers tell of themselves; nothing by default.
+    fn inside(&self) -> Inside {
+        Inside::default()
+    }
 
     /// Is notified (`notify_one`) when a request begins to wait and none did, so that it is seen at once.
     fn wake(&self) -> &Notify;
@@ -229,6 +235,7 @@ impl Scaled {
             failed_in_a_row: replicas.failed_in_a_row,
             last_start: replicas.last_start,
             wake: cause == Cause::Wake,
+            inside: subject.demand.inside(),
         };
         self.starting_since = match sample.starting {
             0 => None,

@@ -15,6 +15,7 @@ use std::time::Duration;
 use forebay_config::Scale;
 
 use super::failures::Failures;
+use super::inside::{Inside, Record};
 use super::starts::Starts;
 use super::trend::forecast;
 use super::window::Window;
@@ -35,9 +36,12 @@ const ROUNDING: f64 = 1e-6;
 pub struct Policy {
     min: u32,
     max: u32,
-    in_flight: Option<f64>,
-    rate: Option<f64>,
-    stable: Duration,
+    pub(super) in_flight: Option<f64>,
+    pub(super) rate: Option<f64>,
+    pub(super) queue: Option<f64>,
+    pub(super) kv_cache: Option<f64>,
+    pub(super) concurrency: Option<f64>,
+    pub(super) stable: Duration,
     burst: Duration,
     panic_threshold: f64,
     max_down_rate: f64,
@@ -51,13 +55,19 @@ impl Policy {
     /// * `concurrency`: of the cluster; what a replica is meant to carry when no target is written
     pub fn new(scale: &Scale, concurrency: Option<NonZeroU32>) -> Self {
         let rate = scale.target.rate.map(|rate| rate.per_second());
-        let each = f64::from(concurrency.map_or(1, NonZeroU32::get));
-        let in_flight = scale.target.in_flight.or(rate.is_none().then_some(each));
+        let concurrency = concurrency.map(|most| f64::from(most.get()));
+        let (queue, kv_cache) = (scale.target.queue, scale.target.kv_cache);
+        let none = rate.is_none() && queue.is_none() && kv_cache.is_none();
+        let each = none.then_some(concurrency.unwrap_or(1.0));
+        let in_flight = scale.target.in_flight.or(each);
         Self {
             min: scale.min,
             max: scale.max.max(scale.min),
             in_flight,
             rate,
+            queue,
+            kv_cache,
+            concurrency,
             stable: scale.stable_window.min(LONGEST_WINDOW),
             burst: scale.panic_window.min(LONGEST_WINDOW),
             panic_threshold: scale.panic_threshold,
@@ -67,13 +77,18 @@ impl Policy {
         }
     }
 
+    /// True when replicas follow what servers tell of themselves.
+    pub(super) fn has_signals(&self) -> bool {
+        self.queue.is_some() || self.kv_cache.is_some()
+    }
+
     fn seconds(&self) -> usize {
         usize::try_from(self.stable.max(self.burst).as_secs() + 1).unwrap_or(1)
     }
 }
 
 /// What is seen of a cluster at one moment.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Sample {
     /// Requests at endpoints; streams until they are closed.
     pub in_flight: u32,
@@ -91,6 +106,8 @@ pub struct Sample {
     pub last_start: Option<Duration>,
     /// Somebody began to wait where nobody did.
     pub wake: bool,
+    /// What the servers tell of themselves.
+    pub inside: Inside,
 }
 
 impl Sample {
@@ -136,6 +153,8 @@ pub struct State {
     served: Window,
     /// Requests per second.
     rate: Window,
+    /// What servers told.
+    inside: Record,
     last: Option<(Duration, Sample)>,
     /// When there last was any.
     wanted: Option<Duration>,
@@ -156,6 +175,7 @@ impl State {
             demand: window.clone(),
             served: window.clone(),
             rate: window,
+            inside: Record::new(now),
             last: None,
             wanted: None,
             panic: None,
@@ -211,6 +231,7 @@ impl State {
         // Between two samples there was what the first one saw; requests that came and went count as arrivals.
         self.demand.hold(f64::from(before.demand()), now);
         self.served.hold(f64::from(before.in_flight), now);
+        self.inside.observe(&before, policy.seconds(), now);
         let arrived = sample.arrivals.saturating_sub(before.arrivals);
         let elapsed = (now - then).as_secs_f64();
         if elapsed > 0.0 {
@@ -225,6 +246,8 @@ impl State {
             self.starts.learn(took);
         }
         self.failures.observe(sample, now);
+        let served = self.served.average(policy.stable);
+        self.inside.learn(policy, sample, served);
         // Arrivals that took no time are counted with the next sample.
         let arrivals = match elapsed > 0.0 {
             true => sample.arrivals,
@@ -383,15 +406,15 @@ impl Need {
         let rate = policy
             .rate
             .map_or(0, |target| replicas(state.rate.average(window), target));
+        let target = policy.in_flight.or(state.inside.instead(policy, sample));
         let by = |demand: f64| {
-            let in_flight = policy
-                .in_flight
-                .map_or(0, |target| replicas(demand, target));
+            let in_flight = target.map_or(0, |target| replicas(demand, target));
             in_flight.max(rate)
         };
+        let asked = state.inside.asked(window, policy, sample);
         Self {
-            all: by(average(&state.demand, sample.demand())),
-            served: by(average(&state.served, sample.in_flight)),
+            all: by(average(&state.demand, sample.demand())).max(asked.all),
+            served: by(average(&state.served, sample.in_flight)).max(asked.served),
         }
     }
 
@@ -419,6 +442,6 @@ impl Need {
 }
 
 /// `demand ÷ target`, rounded up; saturating.
-fn replicas(demand: f64, target: f64) -> u32 {
+pub(super) fn replicas(demand: f64, target: f64) -> u32 {
     (demand / target - ROUNDING).ceil().max(0.0) as u32
 }

@@ -108,6 +108,9 @@ fn cluster(idle: Duration) -> Arc<config::Cluster> {
         idle: Some(idle),
         start_timeout: Duration::from_secs(600),
         preload: false,
+        pin: false,
+        min_residency: Duration::from_secs(60),
+        gpu: None,
         driver: config::Driver::Webhook {
             url: http::Uri::from_static("http://unused/"),
         },

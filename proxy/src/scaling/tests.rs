@@ -152,7 +152,9 @@ async fn what_is_expected_is_known_though_nobody_rings() {
     world.load(FIXED).await;
     let view = Arc::clone(&world.old.as_ref().unwrap().clusters["c"]);
     let (outlook, told) = tokio::sync::watch::channel(Outlook::default());
-    let _watch = tokio::spawn(watch_outlook(told, Live::new(&view), None));
+    let nobody = std::sync::Weak::<Observe>::new();
+    let live = Live::new(&view, Arc::default());
+    let _watch = tokio::spawn(watch_outlook(told, live, nobody, None));
     tokio::task::yield_now().await;
     let expected = Some(tokio::time::Instant::now());
     outlook.send_if_modified(|outlook| {
@@ -161,4 +163,12 @@ async fn what_is_expected_is_known_though_nobody_rings() {
     });
     tokio::time::sleep(2 * SELDOM).await; // on a clock that nobody waits for
     assert_eq!(view.state.outlook().expected, expected);
+}
+
+#[tokio::test]
+async fn a_reload_that_ends_after_the_proxy_starts_nothing() {
+    let mut world = World::new();
+    world.scaling.shutdown().await;
+    world.load(PROCESS).await;
+    assert!(world.scaling.held().is_empty());
 }

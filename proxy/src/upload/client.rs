@@ -18,8 +18,14 @@ pub struct Client {
     incoming: Option<Incoming>,
     /// Bytes the route still allows.
     left: u64,
+    /// Bytes that came.
+    taken: u64,
     http2: bool,
+    watch: Option<BodyWatch>,
 }
+
+/// Looks at the data of a body as it comes and says why it must not go on.
+pub type BodyWatch = Box<dyn FnMut(&[u8]) -> Result<(), Reason>>;
 
 impl Client {
     /// All of a body. `http2`: the client's protocol.
@@ -28,13 +34,26 @@ impl Client {
         Self {
             incoming,
             left: u64::MAX,
+            taken: 0,
             http2,
+            watch: None,
         }
     }
 
-    /// At most `max` bytes from now on, whatever was declared.
-    pub fn bound(&mut self, max: Option<u64>) {
-        self.left = max.unwrap_or(u64::MAX);
+    /// At most `max` bytes in all, whatever was declared.
+    ///
+    /// # Errors
+    ///
+    /// More came already.
+    pub fn bound(&mut self, max: Option<u64>) -> Result<(), Reason> {
+        let left = max.unwrap_or(u64::MAX).checked_sub(self.taken);
+        self.left = left.ok_or(Reason::BodyTooLarge)?;
+        Ok(())
+    }
+
+    /// Shows all further data to `watch`, in place of who watched before.
+    pub fn watch(&mut self, watch: BodyWatch) {
+        self.watch = Some(watch);
     }
 
     /// Nothing comes any more.
@@ -82,7 +101,11 @@ impl Client {
                         return Poll::Ready(Some(Err(fail(flow, Reason::BodyTooLarge))));
                     }
                     self.left -= bytes;
+                    self.taken += bytes;
                     flow.client_sent(bytes);
+                    if let Some(Err(reason)) = self.watch.as_mut().map(|watch| watch(data)) {
+                        return Poll::Ready(Some(Err(fail(flow, reason))));
+                    }
                     if ended {
                         self.end();
                     }

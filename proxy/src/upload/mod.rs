@@ -1,6 +1,7 @@
 //! A request's body on its way to an endpoint: passed on as it comes, or [shared](Upload) by what else wants it.
 
 mod client;
+mod held;
 mod shared;
 mod tee;
 mod tether;
@@ -15,10 +16,14 @@ use http_body::{Frame, SizeHint};
 use crate::error::Cut;
 use crate::flow::Flow;
 
-pub use client::Client;
-pub use shared::{Ahead, Held, Replay, Upload};
+pub use client::{BodyWatch, Client};
+pub use shared::{Ahead, Keep, Replay, Upload};
 pub use tee::{TeeEnd, TeeReader, TeeWriter, Watch, tee};
 pub use tether::{Hitch, Tether};
+
+/// The largest body that a request to a cluster with a waiting room can be sent with once more after an endpoint said
+/// that it did not take it on, bytes; as far as the room's own bound allows. It is held until the answer's head comes.
+pub const RETURNS: u64 = 1 << 20;
 
 /// A request's body on its way to an endpoint; small, since hyper hands requests over by value many times.
 pub struct RequestBody(Option<Box<Outgoing>>); // none: nothing at all

@@ -11,6 +11,7 @@ use http::HeaderMap;
 use http_body::{Frame, SizeHint};
 
 use super::client::Client;
+use super::held::Held;
 use super::tee::TeeWriter;
 use super::{Kind, RequestBody};
 use crate::capture::{Budget, Capture, Kept};
@@ -24,19 +25,28 @@ pub struct Ahead {
 }
 
 impl Ahead {
-    /// Reads until `enough` says so, the body ends, or `most` bytes are here. The clocks of the request run meanwhile.
+    /// Reads on until `enough` says so, the body ends, or `most` bytes are here. The clocks of the request run meanwhile.
+    ///
+    /// * `enough`: is shown everything, what was read earlier included
     ///
     /// # Errors
     ///
     /// The body is too large or broken, or its client left.
-    pub async fn read(
+    pub async fn read_on(
+        &mut self,
         client: &mut Client,
         flow: &Flow,
         most: usize,
         mut enough: impl FnMut(&[u8]) -> bool,
-    ) -> Result<Self, Reason> {
-        let mut ahead = Self::default();
+    ) -> Result<(), Reason> {
         let mut bytes = 0;
+        for data in self.data() {
+            let room = most - bytes.min(most);
+            bytes += data.len();
+            if enough(&data[..data.len().min(room)]) {
+                return Ok(());
+            }
+        }
         while bytes < most && !client.is_spent() {
             let next = std::future::poll_fn(|cx| match flow.failure() {
                 Some(reason) => Poll::Ready(Some(Err(Cut(reason)))),
@@ -44,6 +54,9 @@ impl Ahead {
             });
             let Some(frame) = next.await else { break };
             let piece = Piece::of(frame.map_err(|cut| cut.0)?);
+            if matches!(&piece, Piece::Data(data) if data.is_empty()) {
+                continue; // HTTP/2 has frames without data, any number of them
+            }
             let done = match &piece {
                 Piece::Data(data) => {
                     let room = most - bytes;
@@ -52,12 +65,34 @@ impl Ahead {
                 }
                 Piece::Trailers(_) => true,
             };
-            ahead.pieces.push_back(piece);
+            self.pieces.push_back(piece);
             if done {
                 break;
             }
         }
-        Ok(ahead)
+        flow.client_sent(0); // the body may have ended without a byte: nobody waits for the client any more
+        Ok(())
+    }
+
+    /// The data that was read, in its pieces.
+    pub fn data(&self) -> impl Iterator<Item = &Bytes> {
+        self.pieces.iter().filter_map(|piece| match piece {
+            Piece::Data(data) => Some(data),
+            Piece::Trailers(_) => None,
+        })
+    }
+
+    /// Replaces each piece of data by what `edit` makes of it; `None`: it stays.
+    pub fn edit(&mut self, mut edit: impl FnMut(&Bytes) -> Option<Bytes>) {
+        for piece in &mut self.pieces {
+            if let Piece::Data(data) = piece
+                && let Some(edited) = edit(data)
+            {
+                *data = edited;
+            }
+        }
+        self.pieces
+            .retain(|piece| !matches!(piece, Piece::Data(data) if data.is_empty()));
     }
 }
 
@@ -88,6 +123,21 @@ impl Piece {
             Self::Trailers(_) => 0,
         }
     }
+
+    /// Makes it hold its own bytes only: a slice would pin the whole block that it was read into.
+    fn detach(&mut self) {
+        if let Self::Data(data) = self {
+            *data = Bytes::copy_from_slice(data);
+        }
+    }
+}
+
+/// How much of a body is kept for another attempt.
+pub struct Keep {
+    /// Bytes; of a longer body nothing is kept.
+    pub most: u64,
+    /// Where they are charged; `None`: nowhere.
+    pub budget: Option<Arc<Budget>>,
 }
 
 /// A body with several readers, of which only the latest attempt reads on.
@@ -107,6 +157,10 @@ struct Inner {
     held: u64,
     /// Bytes that may be kept; `None`: not, or not any more.
     keep: Option<u64>,
+    /// What is kept is charged.
+    charges: bool,
+    /// What is charged for `pieces`, while they are kept or wait.
+    charge: Option<Held>,
     tees: Vec<TeeWriter>,
     seen: Option<Capture>,
     /// The attempt that may read.
@@ -116,10 +170,21 @@ struct Inner {
 impl Upload {
     /// A body of which `ahead` was read already.
     ///
-    /// * `keep`: bytes that are kept for another attempt; `None`: there is none
+    /// * `keep`: what is kept for another attempt; `None`: there is none
     /// * `seen`: what keeps it for those who ask later
-    pub fn new(client: Client, ahead: Ahead, keep: Option<u64>, seen: Option<Capture>) -> Rc<Self> {
+    pub fn new(
+        client: Client,
+        ahead: Ahead,
+        keep: Option<Keep>,
+        seen: Option<Capture>,
+    ) -> Rc<Self> {
         let held = ahead.pieces.iter().map(Piece::len).sum();
+        let (most, budget) = match keep {
+            Some(keep) if held <= keep.most => (Some(keep.most), keep.budget),
+            _ => (None, None),
+        };
+        let mut charge = budget.as_ref().map(Held::new);
+        let fits = charge.as_mut().is_none_or(|charge| charge.add(held));
         Rc::new(Self(RefCell::new(Inner {
             client,
             pieces: ahead.pieces,
@@ -127,7 +192,9 @@ impl Upload {
             fresh: 0,
             ready: held,
             held,
-            keep: keep.filter(|&most| held <= most),
+            keep: most.filter(|_| fits),
+            charges: budget.is_some(),
+            charge,
             tees: Vec::new(),
             seen,
             attempt: 0,
@@ -151,32 +218,55 @@ impl Upload {
         Some(inner.client.size_hint().exact()? + inner.ready)
     }
 
-    /// Reads on while the body waits to be sent, as long as `held` has room for it. Ready when nothing more is read.
-    pub fn poll_ahead(&self, held: &mut Held, flow: &Flow, cx: &mut Context<'_>) -> Poll<()> {
+    /// Reads on while the body waits to be sent, as long as `budget` has room for it. Ready when nothing more is read.
+    pub fn poll_ahead(&self, budget: &Arc<Budget>, flow: &Flow, cx: &mut Context<'_>) -> Poll<()> {
         let mut inner = self.0.borrow_mut();
         let inner = &mut *inner;
+        let charge = inner.charge.get_or_insert_with(|| Held::new(budget));
         while !inner.client.is_over() {
-            if !held.reserve() {
+            if !charge.reserve() {
                 return Poll::Ready(());
             }
             let polled = inner.client.poll(flow, cx);
             let Poll::Ready(read) = polled else {
-                held.unreserve();
+                charge.unreserve();
                 return Poll::Pending;
             };
-            let Some(Ok(mut frame)) = read else {
-                held.unreserve();
+            let Some(Ok(frame)) = read else {
+                charge.unreserve();
                 return Poll::Ready(()); // its end; a failure is in the flow
             };
-            if let Some(data) = frame.data_mut() {
-                *data = Bytes::copy_from_slice(data); // a slice would pin the whole block it was read into
-                held.settle(data.len() as u64);
-            } else {
-                held.settle(0);
+            let mut piece = Piece::of(frame);
+            piece.detach();
+            charge.settle(piece.len());
+            if inner
+                .keep
+                .is_some_and(|most| inner.held + piece.len() > most)
+            {
+                inner.keep = None;
             }
-            inner.push(frame);
+            inner.held += piece.len();
+            inner.ready += piece.len();
+            inner.pieces.push_back(piece);
         }
         Poll::Ready(())
+    }
+
+    /// Shows the data that is here and was not taken for good.
+    pub fn look(&self, mut see: impl FnMut(&[u8])) {
+        for piece in &self.0.borrow().pieces {
+            if let Piece::Data(data) = piece {
+                see(data);
+            }
+        }
+    }
+
+    /// It waits no more: what is charged is only what is kept for another attempt.
+    pub fn waited(&self) {
+        let mut inner = self.0.borrow_mut();
+        if inner.keep.is_none() || !inner.charges {
+            inner.charge = None;
+        }
     }
 
     /// What was captured so far; `None`: nobody asked, or it was whole and is taken already.
@@ -190,9 +280,7 @@ impl Upload {
 
     /// No further attempt is made: what was taken is forgotten.
     pub fn settle(&self) {
-        let mut inner = self.0.borrow_mut();
-        inner.keep = None;
-        inner.forget_taken();
+        self.0.borrow_mut().forget();
     }
 
     /// The request is over: whoever still copies its body gets nothing more.
@@ -209,6 +297,13 @@ impl Upload {
 }
 
 impl Inner {
+    /// It cannot be sent again.
+    fn forget(&mut self) {
+        self.keep = None;
+        self.charge = None;
+        self.forget_taken();
+    }
+
     fn forget_taken(&mut self) {
         let taken = std::mem::take(&mut self.next);
         let bytes: u64 = self.pieces.drain(..taken).map(|piece| piece.len()).sum();
@@ -269,11 +364,13 @@ impl Inner {
     fn push(&mut self, frame: Frame<Bytes>) {
         let mut piece = Piece::of(frame);
         if let Some(most) = self.keep {
-            if self.held + piece.len() > most {
-                self.keep = None;
-                self.forget_taken();
-            } else if let Piece::Data(data) = &mut piece {
-                *data = Bytes::copy_from_slice(data); // a slice would pin the whole block it was read into
+            let charge = self.charge.as_mut().filter(|_| self.charges);
+            let fits = self.held + piece.len() <= most
+                && charge.is_none_or(|charge| charge.add(piece.len()));
+            if fits {
+                piece.detach();
+            } else {
+                self.forget();
             }
         }
         self.held += piece.len();
@@ -283,52 +380,6 @@ impl Inner {
 
     fn is_over(&self) -> bool {
         self.client.is_over() && self.next == self.pieces.len()
-    }
-}
-
-/// Bytes held of a body that waits; given back when this is dropped.
-pub struct Held {
-    budget: Arc<Budget>,
-    taken: u64,
-}
-
-impl Held {
-    /// What is reserved before anything is read.
-    const STEP: u64 = 16 << 10;
-    /// What a piece costs besides its bytes.
-    const ENTRY: u64 = 256;
-
-    /// Nothing yet.
-    pub fn new(budget: &Arc<Budget>) -> Self {
-        Self {
-            budget: Arc::clone(budget),
-            taken: 0,
-        }
-    }
-
-    fn reserve(&mut self) -> bool {
-        let fits = self.budget.take(Self::STEP);
-        self.taken += if fits { Self::STEP } else { 0 };
-        fits
-    }
-
-    fn unreserve(&mut self) {
-        self.taken -= Self::STEP;
-        self.budget.give_back(Self::STEP);
-    }
-
-    /// The piece that was reserved for is here.
-    fn settle(&mut self, bytes: u64) {
-        let cost = bytes + Self::ENTRY;
-        self.budget.force(cost);
-        self.taken += cost;
-        self.unreserve();
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        self.budget.give_back(self.taken);
     }
 }
 

@@ -12,6 +12,7 @@ use http_body::{Frame, SizeHint};
 
 use crate::capture::Budget;
 use crate::error::{Cut, Reason};
+use crate::model_name::edit::{self, Edit, Editing};
 
 /// What an entry of a queue costs besides its bytes.
 const ENTRY: u64 = 256;
@@ -37,6 +38,8 @@ struct Queue {
     charged: u64,
     max_lag: u64,
     budget: Arc<Budget>,
+    /// Makes it differ from the original; `None`: it does not.
+    editing: Option<Editing>,
     /// Data bytes that are still to come from the original, when it said so.
     hint: Option<u64>,
     end: Option<Result<(), TeeEnd>>,
@@ -95,15 +98,23 @@ pub struct Watch(Rc<RefCell<Queue>>);
 /// A copy of a body.
 ///
 /// * `max_lag`: how many bytes the reader may be behind
-/// * `length`: of the whole body, when it is known
-pub fn tee(max_lag: u64, length: Option<u64>, budget: Arc<Budget>) -> (TeeWriter, TeeReader) {
+/// * `length`: of the whole original, when it is known
+/// * `edits`: what is different in the copy
+pub fn tee(
+    max_lag: u64,
+    length: Option<u64>,
+    budget: Arc<Budget>,
+    edits: Vec<Edit>,
+) -> (TeeWriter, TeeReader) {
+    let growth = edit::growth(&edits);
     let queue = Rc::new(RefCell::new(Queue {
         pieces: VecDeque::new(),
         behind: 0,
         charged: 0,
         max_lag,
         budget,
-        hint: length,
+        editing: (!edits.is_empty()).then(|| Editing::new(edits)),
+        hint: length.map(|length| length.saturating_add_signed(growth)),
         end: None,
         began: false,
         reader: None,
@@ -120,6 +131,8 @@ impl TeeWriter {
         if queue.end.is_some() {
             return;
         }
+        let edited = queue.editing.as_mut().and_then(|e| e.pass(data));
+        let data = edited.as_ref().unwrap_or(data);
         let bytes = data.len() as u64;
         if queue.behind + bytes > queue.max_lag {
             return queue.stop(Err(TeeEnd::Lag));
@@ -269,7 +282,7 @@ mod tests {
     #[test]
     fn a_copy_is_read_as_it_was_written() {
         let budget = Arc::new(Budget::new(10_000));
-        let (writer, mut reader) = tee(100, Some(6), Arc::clone(&budget));
+        let (writer, mut reader) = tee(100, Some(6), Arc::clone(&budget), Vec::new());
         assert_eq!(text(poll(&mut reader)), "pending");
         writer.data(&Bytes::from_static(b"abc"));
         writer.data(&Bytes::from_static(b"def"));
@@ -286,7 +299,7 @@ mod tests {
     #[test]
     fn a_reader_that_is_too_far_behind_is_cut_and_holds_nothing() {
         let budget = Arc::new(Budget::new(10_000));
-        let (writer, mut reader) = tee(5, None, Arc::clone(&budget));
+        let (writer, mut reader) = tee(5, None, Arc::clone(&budget), Vec::new());
         writer.data(&Bytes::from_static(b"abc"));
         writer.data(&Bytes::from_static(b"def"));
         assert_eq!(reader.watch().failure(), Some(TeeEnd::Lag));
@@ -297,8 +310,8 @@ mod tests {
     #[test]
     fn all_copies_share_a_budget() {
         let budget = Arc::new(Budget::new(ENTRY + 4));
-        let (first, reader) = tee(100, None, Arc::clone(&budget));
-        let (second, other) = tee(100, None, Arc::clone(&budget));
+        let (first, reader) = tee(100, None, Arc::clone(&budget), Vec::new());
+        let (second, other) = tee(100, None, Arc::clone(&budget), Vec::new());
         first.data(&Bytes::from_static(b"abcd"));
         second.data(&Bytes::from_static(b"e"));
         assert_eq!(other.watch().failure(), Some(TeeEnd::Bytes));
@@ -309,7 +322,7 @@ mod tests {
 
     #[test]
     fn a_copy_of_a_body_that_is_cut_is_cut() {
-        let (writer, mut reader) = tee(100, None, Arc::new(Budget::new(10_000)));
+        let (writer, mut reader) = tee(100, None, Arc::new(Budget::new(10_000)), Vec::new());
         writer.data(&Bytes::from_static(b"abc"));
         drop(writer);
         assert_eq!(reader.watch().failure(), Some(TeeEnd::Source));
@@ -319,7 +332,7 @@ mod tests {
     #[test]
     fn a_copy_that_nobody_wants_any_more_holds_nothing_though_its_reader_lives() {
         let budget = Arc::new(Budget::new(10_000));
-        let (writer, mut reader) = tee(100, None, Arc::clone(&budget));
+        let (writer, mut reader) = tee(100, None, Arc::clone(&budget), Vec::new());
         let watch = reader.watch();
         writer.data(&Bytes::from_static(b"abc"));
         writer.end();

@@ -1,5 +1,6 @@
 //! Opening a connection: TCP, TLS, and the HTTP handshake, all within the connect timeout.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 
 use super::pool::{Http1, Http2, MAX_STREAMS, Pool};
-use crate::cluster::{ConnectionCount, Endpoint};
+use crate::cluster::{Berth, ConnectionCount, Endpoint};
 use crate::error::Reason;
 use crate::io::{Io, Stream};
 use crate::local::UpstreamExecutor;
@@ -33,6 +34,8 @@ pub struct Connector {
     pub tls: Option<Arc<ConnectorTls>>,
     /// Changes whenever old connections must not be used any more.
     pub key: u64,
+    /// Where the endpoints are dialed; `None`: at their own ports.
+    pub port: Option<u16>,
 }
 
 /// TLS towards endpoints.
@@ -54,6 +57,8 @@ pub enum ConnectError {
     TimedOut,
     /// The cluster has as many connections as its breaker allows.
     Breaker,
+    /// None of as many connections as the endpoint may have was closed in time for another one.
+    Crowded,
 }
 
 impl ConnectError {
@@ -67,15 +72,16 @@ impl ConnectError {
             }),
             Self::TimedOut => Self::TimedOut,
             Self::Breaker => Self::Breaker,
+            Self::Crowded => Self::Crowded,
         }
     }
 
-    /// True when it says nothing of the endpoint: the breaker, or this machine, let nobody out.
+    /// True when it says nothing of the endpoint: a bound of ours, or this machine, let nobody out.
     pub fn is_ours(&self) -> bool {
         match self {
             Self::Failed(error) => is_out_of_sockets(error),
             Self::TimedOut => false,
-            Self::Breaker => true,
+            Self::Breaker | Self::Crowded => true,
         }
     }
 
@@ -83,7 +89,7 @@ impl ConnectError {
     pub fn reason(&self) -> Reason {
         match self {
             Self::Failed(_) => Reason::ConnectFailed,
-            Self::TimedOut => Reason::ConnectTimeout,
+            Self::TimedOut | Self::Crowded => Reason::ConnectTimeout,
             Self::Breaker => Reason::BreakerOpen,
         }
     }
@@ -110,7 +116,21 @@ impl From<io::Error> for ConnectError {
 }
 
 impl Connector {
+    /// The same at another port of each endpoint. The two share no connection.
+    #[must_use]
+    pub fn at_port(&self, port: u16) -> Self {
+        let mut hasher = DefaultHasher::new();
+        (self.key, port).hash(&mut hasher);
+        Self {
+            key: hasher.finish(),
+            port: Some(port),
+            ..self.clone()
+        }
+    }
+
     /// Opens a byte stream to the endpoint, for tunnels.
+    ///
+    /// * `berth`: held for as long as the connection is counted
     ///
     /// # Errors
     ///
@@ -119,8 +139,10 @@ impl Connector {
         &self,
         endpoint: &Arc<Endpoint>,
         http2: bool,
+        berth: Option<Berth>,
     ) -> Result<(Stream, ConnectionCount), ConnectError> {
-        let count = ConnectionCount::begin(endpoint, self.limit).ok_or(ConnectError::Breaker)?;
+        let count = ConnectionCount::begin(endpoint, self.limit, berth);
+        let count = count.ok_or(ConnectError::Breaker)?;
         match tokio::time::timeout(self.timeout, self.open(endpoint, http2)).await {
             Ok(opened) => Ok((opened?, count)),
             Err(_) => Err(ConnectError::TimedOut),
@@ -128,7 +150,9 @@ impl Connector {
     }
 
     async fn open(&self, endpoint: &Endpoint, http2: bool) -> io::Result<Stream> {
-        let tcp = TcpStream::connect(endpoint.address).await?;
+        let mut address = endpoint.address;
+        address.set_port(self.port.unwrap_or(address.port()));
+        let tcp = TcpStream::connect(address).await?;
         tcp.set_nodelay(true)?;
         let Some(tls) = &self.tls else {
             return Ok(Stream::Plain(tcp));
@@ -152,11 +176,18 @@ impl Connector {
 
     /// Opens an HTTP/1.1 connection.
     ///
+    /// * `berth`: `None`: it serves one request and is closed
+    ///
     /// # Errors
     ///
     /// See [`ConnectError`].
-    pub async fn http1(&self, endpoint: &Arc<Endpoint>) -> Result<Http1, ConnectError> {
-        let (stream, count) = self.stream(endpoint, false).await?;
+    pub async fn http1(
+        &self,
+        endpoint: &Arc<Endpoint>,
+        berth: Option<Berth>,
+    ) -> Result<Http1, ConnectError> {
+        let stays = berth.is_some();
+        let (stream, count) = self.stream(endpoint, false, berth).await?;
         let (io, wire) = Io::upstream(stream);
         let (sender, connection) = hyper::client::conn::http1::Builder::new()
             .max_buf_size(RESPONSE_HEAD)
@@ -164,7 +195,9 @@ impl Connector {
             .handshake(TokioIo::new(io))
             .await
             .map_err(io::Error::other)?;
-        Ok(Http1::spawn(sender, connection, wire, count))
+        let mut connection = Http1::spawn(sender, connection, wire, count);
+        connection.stays = stays;
+        Ok(connection)
     }
 
     /// Opens an HTTP/2 connection, by ALPN on TLS and with prior knowledge without.
@@ -173,7 +206,7 @@ impl Connector {
     ///
     /// See [`ConnectError`].
     pub async fn http2(&self, pool: &Rc<Pool>) -> Result<Rc<Http2>, ConnectError> {
-        let (stream, count) = self.stream(&pool.endpoint, true).await?;
+        let (stream, count) = self.stream(&pool.endpoint, true, None).await?;
         let (io, _) = Io::new(stream, bytes::Bytes::new());
         let executor = UpstreamExecutor::default();
         let hitch = executor.hitch().clone();
@@ -207,5 +240,6 @@ mod tests {
         assert!(!failed(Errno::CONNREFUSED).is_ours());
         assert!(!ConnectError::from(io::Error::from(io::ErrorKind::ConnectionReset)).is_ours());
         assert!(ConnectError::Breaker.is_ours() && !ConnectError::TimedOut.is_ours());
+        assert!(ConnectError::Crowded.again().is_ours());
     }
 }

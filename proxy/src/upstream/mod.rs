@@ -1,7 +1,9 @@
 //! Connections to endpoints: kept per worker, opened within a deadline, given back when an answer is whole.
 
+mod berth;
 mod connect;
 mod pool;
+mod pools;
 
 use std::rc::Rc;
 
@@ -15,7 +17,8 @@ use crate::io::Wire;
 use crate::upload::RequestBody;
 
 pub use connect::{ConnectError, Connector, ConnectorTls, is_out_of_sockets};
-pub use pool::{Pool, Pools};
+pub use pool::Pool;
+pub use pools::Pools;
 
 /// What is left of a connection after a 101: the socket and what was read past the answer.
 /// It counts as open as long as the second part lives.
@@ -154,6 +157,11 @@ impl Lease {
             Some(Connection::Http1(h1)) => Some(&h1.wire),
             _ => None,
         }
+    }
+
+    /// True when the request holds a permit of a waiting room.
+    pub fn has_slot(&self) -> bool {
+        self.in_flight.as_ref().is_some_and(InFlight::has_slot)
     }
 
     /// The response head came.

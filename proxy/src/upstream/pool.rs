@@ -1,17 +1,18 @@
 //! Idle connections of one worker, last in first out.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use forebay_config::Keepalive;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::TokioIo;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use super::berth::{Peers, linger};
 use super::{ConnectError, Connection, Connector, Switched};
 use crate::cluster::{ConnectionCount, Endpoint};
 use crate::io::{Io, Wire};
@@ -33,6 +34,8 @@ pub struct Http1 {
     pub wire: Rc<Wire>,
     switch: Rc<Cell<Option<oneshot::Sender<Switched>>>>,
     idle_since: Instant,
+    /// It may be kept for further requests.
+    pub(super) stays: bool,
 }
 
 impl Http1 {
@@ -47,15 +50,24 @@ impl Http1 {
         let asked = Rc::clone(&switch);
         tokio::task::spawn_local(async move {
             let ended = std::future::poll_fn(|cx| Pin::new(&mut connection).poll(cx)).await;
-            if let (Ok(()), Some(asked)) = (ended, asked.take()) {
-                let _ = asked.send((connection.into_parts(), count));
+            match (ended, asked.take()) {
+                (Ok(()), Some(asked)) => {
+                    let _ = asked.send((connection.into_parts(), count));
+                    return;
+                }
+                (Ok(()), None) if count.is_bounded() => {
+                    linger(connection.into_parts().io.into_inner()).await;
+                }
+                _ => drop(connection),
             }
+            drop(count); // only now: the socket is closed
         });
         Self {
             sender,
             wire,
             switch,
             idle_since: Instant::now(),
+            stays: true,
         }
     }
 
@@ -165,11 +177,36 @@ pub struct Pool {
     http2_failed: RefCell<Option<(Instant, ConnectError)>>,
     idle: Cell<Duration>,
     max_idle: Cell<usize>,
+    /// Open HTTP/1.1 connections to the endpoint, those of other workers included; `None`: any number.
+    pub(super) most: Cell<Option<u32>>,
+    pub(super) peers: Rc<Peers>,
     /// Set when the pool was replaced or its endpoint went: connections end with their request.
     closed: Cell<bool>,
 }
 
 impl Pool {
+    pub(super) fn new(endpoint: &Arc<Endpoint>, peers: &Rc<Peers>) -> Self {
+        Self {
+            endpoint: Arc::clone(endpoint),
+            http1: RefCell::default(),
+            http2: RefCell::default(),
+            http2_turn: tokio::sync::Mutex::default(),
+            http2_failed: RefCell::default(),
+            idle: Cell::default(),
+            max_idle: Cell::default(),
+            most: Cell::default(),
+            peers: Rc::clone(peers),
+            closed: Cell::new(false),
+        }
+    }
+
+    /// Takes over what the cluster's configuration says.
+    pub(super) fn adjust(&self, keepalive: &Keepalive, most: Option<u32>) {
+        self.idle.set(keepalive.idle);
+        self.max_idle.set(keepalive.max_idle as usize);
+        self.most.set(most);
+    }
+
     /// A connection that can take a request at once, or a new one, and whether it was used before.
     /// `wary`: never risk a stale connection; `now`: the present.
     ///
@@ -211,8 +248,25 @@ impl Pool {
         if http2 {
             return Box::pin(self.connect_http2(connector)).await;
         }
-        let connection = Box::pin(connector.http1(&self.endpoint)).await?;
+        Box::pin(self.connect_http1(connector)).await
+    }
+
+    /// A new HTTP/1.1 connection beside all others, for a request without a slot: it waits for none, and is not kept.
+    ///
+    /// # Errors
+    ///
+    /// See [`ConnectError`].
+    pub async fn connect_aside(
+        &self,
+        connector: &Connector,
+    ) -> Result<(Connection, bool), ConnectError> {
+        let connection = Box::pin(connector.http1(&self.endpoint, None)).await?;
         Ok((Connection::Http1(connection), false))
+    }
+
+    /// True when requests without a slot must not use what others may need.
+    pub fn is_bounded(&self) -> bool {
+        self.most.get().is_some()
     }
 
     async fn connect_http2(
@@ -248,7 +302,7 @@ impl Pool {
         Some(Connection::Http2(Stream::open(Rc::clone(connection))))
     }
 
-    fn idle_http1(&self, wary: bool, now: Instant) -> Option<Http1> {
+    pub(super) fn idle_http1(&self, wary: bool, now: Instant) -> Option<Http1> {
         let mut idle = self.http1.borrow_mut();
         while let Some(connection) = idle.pop() {
             let age = now.saturating_duration_since(connection.idle_since);
@@ -279,15 +333,25 @@ impl Pool {
     }
 
     fn keep(&self, mut connection: Http1, now: Instant) {
+        let most = self.most.get();
+        let crowded = most.is_some_and(|most| self.endpoint.is_crowded(most));
+        let stays = connection.stays && !self.closed.get() && !crowded;
         let mut idle = self.http1.borrow_mut();
-        if !self.closed.get() && idle.len() < self.max_idle.get() {
+        if stays && idle.len() < self.max_idle.get() {
             connection.idle_since = now;
             idle.push(connection);
         }
     }
 
+    /// Closes the connection that has been idle for longest; false: there is none.
+    pub(super) fn spare(&self) -> bool {
+        let mut idle = self.http1.borrow_mut();
+        let longest = (!idle.is_empty()).then(|| idle.remove(0));
+        longest.is_some()
+    }
+
     /// Closes what has been idle for too long.
-    fn sweep(&self, now: Instant) {
+    pub(super) fn sweep(&self, now: Instant) {
         let limit = self.idle.get();
         let mut idle = self.http1.borrow_mut();
         let expired = idle.partition_point(|c| now.duration_since(c.idle_since) >= limit);
@@ -299,70 +363,13 @@ impl Pool {
         });
     }
 
-    fn close(&self) {
+    pub(super) fn close(&self) {
         self.closed.set(true);
         self.http1.borrow_mut().clear();
         self.http2.borrow_mut().clear();
     }
 
-    fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.http1.borrow().is_empty() && self.http2.borrow().is_empty()
-    }
-}
-
-/// One worker's pools, by endpoint and by how its cluster connects.
-#[derive(Default)]
-pub struct Pools {
-    pools: RefCell<HashMap<(u64, u64), Rc<Pool>, foldhash::fast::FixedState>>,
-}
-
-impl Pools {
-    /// The pool of an endpoint under a cluster's present settings.
-    pub fn of(
-        &self,
-        endpoint: &Arc<Endpoint>,
-        connector: &Connector,
-        keepalive: &forebay_config::Keepalive,
-    ) -> Rc<Pool> {
-        let key = (endpoint.id, connector.key);
-        if let Some(pool) = self.pools.borrow().get(&key) {
-            pool.idle.set(keepalive.idle);
-            pool.max_idle.set(keepalive.max_idle as usize);
-            return Rc::clone(pool);
-        }
-        let pool = Rc::new(Pool {
-            endpoint: Arc::clone(endpoint),
-            http1: RefCell::default(),
-            http2: RefCell::default(),
-            http2_turn: tokio::sync::Mutex::default(),
-            http2_failed: RefCell::default(),
-            idle: Cell::new(keepalive.idle),
-            max_idle: Cell::new(keepalive.max_idle as usize),
-            closed: Cell::new(false),
-        });
-        self.pools.borrow_mut().insert(key, Rc::clone(&pool));
-        pool
-    }
-
-    /// Closes idle connections whose time is over and forgets empty pools that nobody uses.
-    pub fn sweep(&self) {
-        let now = Instant::now();
-        self.pools.borrow_mut().retain(|_, pool| {
-            pool.sweep(now);
-            Rc::strong_count(pool) > 1 || !pool.is_empty()
-        });
-    }
-
-    /// Closes the pools for which `live` is false; requests under way finish.
-    pub fn retain(&self, live: impl Fn(u64, u64) -> bool) {
-        self.pools
-            .borrow_mut()
-            .retain(|&(endpoint, connector), pool| {
-                let keep = live(endpoint, connector);
-                if !keep {
-                    pool.close();
-                }
-                keep
-            });
     }
 }

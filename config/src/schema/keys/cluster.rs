@@ -5,9 +5,12 @@ use crate::model::{ServerKind, UpstreamProtocol};
 use crate::schema::section::section;
 use crate::schema::{
     BalanceShape, CheckKind, CheckPath, CookieName, Dictionary, EditableHeader, EndpointShape,
-    FilePath, HostName, HostPort, List, Name, OrNone, Period, PlainText, ServiceName, Statuses,
-    Whole,
+    FilePath, HostName, HostPort, List, ModelName, Name, OrNone, Period, PlainText, ServiceName,
+    Statuses, Whole,
 };
+
+/// A port to connect to.
+pub type Port = Whole<1, 65_535>;
 
 section! {
     /// Interchangeable endpoints.
@@ -16,6 +19,10 @@ section! {
         [required] "name" name: Name,
         /// What the endpoints speak; default `generic`.
         "server" server: ServerKind,
+        /// Names of what they serve; the first is what upstream is told, the others are aliases.
+        "models" models: List<ModelName>,
+        /// Ports of the endpoints by what they speak; all of them share one `concurrency`.
+        "ports" ports: PortKeys,
         /// Fixed endpoints: `host:port`, or a map.
         "endpoints" endpoints: List<EndpointShape>,
         /// Endpoints that are found at run time.
@@ -45,18 +52,31 @@ section! {
         /// Who starts and stops replicas, and by what demand; default: nobody here.
         "scale" scale: ScaleKeys,
     }
-    later ["models", "ports"]
+    later []
 }
 
 section! {
     /// A fixed endpoint.
     EndpointKeys {
-        /// Host and port; all addresses of a name are used.
+        /// Host and port; without the port, `ports.http` or the usual one of such servers. All addresses of a name are used.
         [required] "address" address: HostPort,
         /// Its share, relative to the others; default 1.
         "weight" weight: Weight<1>,
         /// Labels for `subset`.
         "labels" labels: Dictionary<String, PlainText>,
+    }
+    later []
+}
+
+section! {
+    /// Ports of the endpoints by what they speak.
+    PortKeys {
+        /// HTTP, where an endpoint is written without a port; default: the usual one of such servers.
+        "http" http: Port,
+        /// gRPC; default: the endpoint's own, or the usual one of such servers where no endpoint is written with a port.
+        "grpc" grpc: Port,
+        /// Metrics; default: the usual one of such servers where the endpoint has their usual HTTP port, else its own.
+        "metrics" metrics: Port,
     }
     later []
 }
@@ -145,7 +165,8 @@ section! {
 section! {
     /// Active checks: an endpoint that fails them gets no requests.
     HealthKeys {
-        /// `http` (default): a GET; `tcp`: a connection can be made; `grpc`: the standard health service answers SERVING.
+        /// `http`: a GET; `tcp`: a connection can be made; `grpc`: the standard health service answers SERVING. Default:
+        /// what `server` stands for when no other key says what is asked, else `http`.
         "kind" kind: CheckKind,
         /// What is asked, with its query; `http` only; default `/`.
         "path" path: CheckPath,

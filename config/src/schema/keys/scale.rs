@@ -3,8 +3,9 @@
 use super::{HOUR, YEAR};
 use crate::schema::section::section;
 use crate::schema::{
-    Bytes, CommandShape, Dictionary, Empty, Factor, FilePath, ListenAddress, OrNone, Period,
-    Positive, RateText, UrlText, VariableName, VariableText, Whole,
+    Bytes, CommandShape, DeviceMemory, Dictionary, Empty, Factor, FilePath, ListenAddress,
+    MemoryShare, OrNone, Part, Period, Positive, RateText, UrlText, VariableName, VariableText,
+    Whole,
 };
 
 section! {
@@ -18,8 +19,12 @@ section! {
         "saturated" saturated: Period<1, YEAR>,
         /// How long it waits while none does, and something can bring one; default 600s.
         "empty" empty: Period<1, YEAR>,
+        /// A client that reads events gets a comment this often while it waits, so that nobody in between gives up; default none.
+        "heartbeat" heartbeat: OrNone<Period<100, HOUR>>,
+        /// A browser that would wait for the first replica gets a page that asks again by itself; default false.
+        "waiting_page" waiting_page: bool,
     }
-    later ["heartbeat", "waiting_page"]
+    later []
 }
 
 section! {
@@ -45,6 +50,12 @@ section! {
         "start_timeout" start_timeout: Period<100, YEAR>,
         /// One replica is started at once, before any request; default false.
         "preload" preload: bool,
+        /// What one replica takes of one device; `process` only. Default: nothing.
+        "gpu" gpu: GpuShareKeys,
+        /// Its replicas are never stopped to make room on a device for those of others; default false.
+        "pin" pin: bool,
+        /// A replica is not stopped to make room sooner than this after it became ready; default 60s.
+        "min_residency" min_residency: Period<0, YEAR>,
         /// Local processes.
         "process" process: ProcessKeys,
         /// Somebody who is told how many replicas are wanted.
@@ -52,7 +63,7 @@ section! {
         /// Nobody: what would be wanted is only published.
         "observe" observe: Empty,
     }
-    later ["pin", "min_residency", "gpu", "gpu_pods", "kubernetes"]
+    later ["gpu_pods", "kubernetes"]
 }
 
 section! {
@@ -62,8 +73,36 @@ section! {
         "in_flight" in_flight: Positive,
         /// Requests per time.
         "rate" rate: RateText,
+        /// Requests that wait inside the server, by its own metrics; servers that publish this only.
+        "queue" queue: Positive,
+        /// Part of the server's KV cache that is in use, by its own metrics; servers that publish this only.
+        "kv_cache" kv_cache: Part,
     }
-    later ["queue", "kv_cache", "gpu"]
+    later ["gpu"]
+}
+
+section! {
+    /// A device that local processes share.
+    GpuKeys {
+        /// As the driver numbers it, in the order of the PCI bus; default: its place in the list.
+        "index" index: Whole<0, 65_535>,
+        /// Memory that may be given away.
+        [required] "memory" memory: DeviceMemory,
+        /// Hundredths of its computing units that may be given away; default 100.
+        "cores" cores: Whole<1, 100>,
+    }
+    later []
+}
+
+section! {
+    /// What one replica takes of one device. The process is told which by `CUDA_VISIBLE_DEVICES`, unless its `env` says otherwise.
+    GpuShareKeys {
+        /// A size, or a percentage of the device's memory.
+        [required] "memory" memory: MemoryShare,
+        /// Hundredths of its computing units; default 0: they are shared freely.
+        "cores" cores: Whole<0, 100>,
+    }
+    later []
 }
 
 section! {

@@ -44,6 +44,7 @@ pub(super) fn route(route: &Route) -> Value {
     }
     match &route.action {
         Action::Forward(members) => fields["split"] = members.iter().map(member).collect(),
+        Action::ByModel => fields["by_model"] = json!(true),
         Action::Redirect(to) => fields["redirect"] = redirect(to),
         Action::Respond(fixed) => fields["respond"] = respond(fixed),
     }
@@ -73,6 +74,7 @@ fn condition(condition: &Match) -> Value {
         "headers": values(headers),
         "query": values(condition.query.iter().map(|(n, v)| (n.as_str(), v))),
         "cookies": cookies(&condition.cookies),
+        "model": condition.model,
     });
     if !hosts.is_empty() {
         fields["hosts"] = json!(hosts);

@@ -3,13 +3,13 @@
 use std::path::Path;
 use std::sync::LazyLock;
 
-use forebay_config::{Driver, Process, Queue, Scale};
+use forebay_config::{Driver, Gpu, GpuMemory, GpuShare, Process, Queue, Scale};
 use regex::Regex;
 use serde_json::{Map, Value, json};
 
 use super::policy::rate_text;
 use super::traffic::url;
-use super::{REDACTED, clock, duration, size, tidy};
+use super::{REDACTED, clock, duration, percent, size, tidy};
 
 /// What is replaced when a process starts; without it a command could not be loaded again.
 const PORT: &str = "${PORT}";
@@ -34,6 +34,8 @@ pub(super) fn queue(queue: &Queue) -> Value {
         "max_bytes": size(queue.max_bytes),
         "saturated": duration(queue.saturated),
         "empty": duration(queue.empty),
+        "heartbeat": clock(queue.heartbeat),
+        "waiting_page": queue.waiting_page,
     })
 }
 
@@ -45,6 +47,8 @@ pub(super) fn scale(scale: &Scale) -> Value {
         "target": tidy(json!({
             "in_flight": scale.target.in_flight,
             "rate": scale.target.rate.map(rate_text),
+            "queue": scale.target.queue,
+            "kv_cache": scale.target.kv_cache.map(|part| percent((part * 1e6).round() as u32)),
         })),
         "stable_window": duration(scale.stable_window),
         "panic_window": duration(scale.panic_window),
@@ -53,7 +57,14 @@ pub(super) fn scale(scale: &Scale) -> Value {
         "idle": clock(scale.idle),
         "start_timeout": duration(scale.start_timeout),
         "preload": scale.preload,
+        "gpu": scale.gpu.map(gpu),
     });
+    if scale.gpu.is_some() {
+        fields["pin"] = json!(scale.pin);
+    }
+    if scale.gpu.is_some() && !scale.pin {
+        fields["min_residency"] = json!(duration(scale.min_residency));
+    }
     fields = tidy(fields);
     match &scale.driver {
         Driver::Process(of) => fields["process"] = process(of),
@@ -61,6 +72,21 @@ pub(super) fn scale(scale: &Scale) -> Value {
         Driver::Observe => fields["observe"] = json!({}), // `{}` means something
     }
     fields
+}
+
+/// Returns `gpus:`.
+pub(super) fn gpus(gpus: &[Gpu]) -> Value {
+    let one =
+        |gpu: &Gpu| json!({ "index": gpu.index, "memory": size(gpu.memory), "cores": gpu.cores });
+    gpus.iter().map(one).collect()
+}
+
+fn gpu(share: GpuShare) -> Value {
+    let memory = match share.memory {
+        GpuMemory::Bytes(bytes) => size(bytes),
+        GpuMemory::Share(millionths) => json!(percent(millionths)),
+    };
+    json!({ "memory": memory, "cores": share.cores })
 }
 
 fn process(process: &Process) -> Value {

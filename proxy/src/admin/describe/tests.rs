@@ -133,8 +133,8 @@ fn where_requests_wait_and_who_serves_them_is_shown_as_it_is_written() {
     assert!(!shown.to_string().contains("hunter2"), "{shown}");
     let cluster = &shown["clusters"][0];
     assert_eq!(cluster["concurrency"], 4);
-    let queue =
-        json!({ "max_requests": 9, "max_bytes": "1MiB", "saturated": "1m", "empty": "10m" });
+    let queue = json!({ "max_requests": 9, "max_bytes": "1MiB", "saturated": "1m", "empty": "10m",
+            "heartbeat": "none", "waiting_page": false });
     assert_eq!(cluster["queue"], queue);
     let scale = json!({
         "min": 0, "max": 4, "target": { "in_flight": 2.5, "rate": "50/s" }, "stable_window": "1m",
@@ -179,6 +179,65 @@ routes:
 clusters:
 - {name: c, endpoints: [{address: "[::1]:8080", weight: 3, labels: {v: "1"}}], tls: {}, balance: {hash: {client_ip: true}}, breaker: {connections: none}}
 access_log: {path: stderr, format: "%PROTOCOL%", sample: 12.345%, slow: none}
+"#;
+
+#[test]
+fn models_ports_and_devices_are_shown_as_they_are_written() {
+    let shown = config(&loaded("a.yaml", MODELS));
+    assert_eq!(shown, config(&loaded("a.json", &shown.to_string())));
+    let gpus = json!([
+        { "index": 0, "memory": "24GiB", "cores": 100 },
+        { "index": 3, "memory": "1536MiB", "cores": 50 },
+    ]);
+    assert_eq!(shown["gpus"], gpus);
+    let [route, cluster, pinned] = [
+        &shown["routes"][0],
+        &shown["clusters"][0],
+        &shown["clusters"][1],
+    ];
+    assert_eq!(route["by_model"], true);
+    assert_eq!(route["match"][0]["model"], "qwen3:8b");
+    assert_eq!(cluster["models"], json!(["qwen3:8b", "3.10"]));
+    assert_eq!(cluster["queue"]["heartbeat"], "1500ms");
+    assert_eq!(cluster["queue"]["waiting_page"], true);
+    let scale = &cluster["scale"];
+    let target = json!({ "queue": 2.5, "kv_cache": "80.0001%" });
+    assert_eq!(scale["target"], target);
+    assert_eq!(scale["gpu"], json!({ "memory": "33.3333%", "cores": 20 }));
+    assert_eq!(
+        (&scale["pin"], &scale["min_residency"]),
+        (&json!(false), &json!("0s"))
+    );
+    let scale = &pinned["scale"];
+    assert_eq!(scale["gpu"], json!({ "memory": "8GiB", "cores": 0 }));
+    assert_eq!(
+        (&scale["pin"], &scale["min_residency"]),
+        (&json!(true), &Value::Null)
+    );
+    let spread = &shown["clusters"][2];
+    let ports = json!({ "http": 81, "grpc": 82, "metrics": 83 });
+    assert_eq!(spread["ports"], ports);
+    assert_eq!(spread["endpoints"][0]["address"], "[fd00::1]:81");
+    assert_eq!(shown["clusters"][3]["endpoints"][0]["address"], "h:11434");
+    assert_eq!(shown["clusters"][3]["ports"], Value::Null);
+}
+
+const MODELS: &str = r#"
+gpus: [{memory: 24GiB}, {index: 3, memory: 1.5GiB, cores: 50}]
+routes: [{name: a, match: {model: "qwen3:8b"}, by_model: true}, {name: b, match: {path: {exact: /b}}, cluster: e}]
+clusters:
+- name: c
+  server: vllm
+  models: ["qwen3:8b", 3.10]
+  queue: {heartbeat: 1500ms, waiting_page: true}
+  scale:
+    target: {queue: 2.5, kv_cache: 80.0001%}
+    gpu: {memory: 33.3333%, cores: 20}
+    min_residency: 0s
+    process: {command: "serve ${PORT}"}
+- {name: d, models: [x], scale: {pin: true, gpu: {memory: 8GiB}, process: {command: "serve ${PORT}"}}}
+- {name: e, ports: {http: 81, grpc: 82, metrics: 83}, endpoints: ["[FD00::1]"]}
+- {name: f, server: ollama, models: [y], endpoints: [h]}
 "#;
 
 const SCALE: &str = r#"

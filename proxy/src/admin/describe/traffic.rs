@@ -130,6 +130,7 @@ pub(super) fn health(health: &Health) -> Value {
         "healthy": health.healthy,
     }));
     match &health.kind {
+        HealthKind::Server => {} // as it is when nothing is written
         HealthKind::Http { path, status } => {
             let status = status.iter().map(|status| status.as_u16());
             fields["kind"] = json!("http");

@@ -171,6 +171,9 @@ fn scale(max: u32, change: impl FnOnce(&mut Process)) -> Scale {
         idle: None,
         start_timeout: Duration::from_secs(100),
         preload: false,
+        pin: false,
+        min_residency: Duration::from_secs(60),
+        gpu: None,
         driver: forebay_config::Driver::Process(process),
         position: Position {
             file: "".into(),

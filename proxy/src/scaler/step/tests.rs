@@ -1,4 +1,5 @@
 mod properties;
+mod signals;
 
 use std::collections::VecDeque;
 
@@ -18,6 +19,9 @@ fn policy() -> Policy {
         max: 10,
         in_flight: Some(1.0),
         rate: None,
+        queue: None,
+        kv_cache: None,
+        concurrency: None,
         stable: at(60.0),
         burst: at(6.0),
         panic_threshold: 2.0,
@@ -124,6 +128,9 @@ fn targets_come_from_the_configuration() {
         idle: None,
         start_timeout: at(600.0),
         preload: false,
+        pin: false,
+        min_residency: at(60.0),
+        gpu: None,
         driver: Driver::Observe,
         position: Position {
             file: "forebay.yaml".into(),

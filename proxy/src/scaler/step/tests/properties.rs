@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::scaler::Told;
 
 fn policies() -> impl Strategy<Value = Policy> {
     (
@@ -14,15 +15,33 @@ fn policies() -> impl Strategy<Value = Policy> {
         (1.1f64..5.0, 1.1f64..5.0),
         prop::option::of(0u64..200),
         any::<bool>(),
+        (
+            prop::option::of(0.5f64..20.0),
+            prop::option::of(0.05f64..1.0),
+        ),
     )
         .prop_map(
-            |(min, max, in_flight, rate, (stable, burst), (threshold, down), idle, preload)| {
+            |(
+                min,
+                max,
+                in_flight,
+                rate,
+                (stable, burst),
+                (threshold, down),
+                idle,
+                preload,
+                (queue, kv_cache),
+            )| {
                 let none = in_flight.is_none() && rate.is_none();
+                let none = none && queue.is_none() && kv_cache.is_none();
                 Policy {
                     min,
                     max: max.max(min),
                     in_flight: in_flight.or(none.then_some(1.0)),
                     rate,
+                    queue,
+                    kv_cache,
+                    concurrency: None,
                     stable: Duration::from_secs(stable),
                     burst: Duration::from_secs(burst),
                     panic_threshold: threshold,
@@ -49,6 +68,15 @@ impl World {
         self.sample.wake = self.sample.waiting == 0 && waiting > 0;
         self.sample.waiting = waiting;
         self.sample.arrivals += blinks;
+        let told = |value: u32| match value % 4 {
+            0 => Told::Nothing,
+            1 => Told::Stale,
+            _ => Told::Known(f64::from(value)),
+        };
+        self.sample.inside = Inside {
+            queue: told(waiting),
+            kv_cache: told(in_flight),
+        };
         let decision = self.step();
         self.now += Duration::from_millis(millis);
         decision

@@ -1,0 +1,174 @@
+//! What upstream is told in place of an alias, wherever the request names its model.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use forebay_config::Cluster;
+use http::HeaderMap;
+use http::header::{CONTENT_LENGTH, HeaderName};
+
+use super::edit::{self, Edit, Editing};
+use super::grammar::encoded;
+use super::open::{Spot, Wanted};
+use crate::answer::Refusal;
+use crate::error::Reason;
+use crate::outgoing::declared_length;
+use crate::upload::Ahead;
+
+static CONTENT_DIGEST: HeaderName = HeaderName::from_static("content-digest");
+static CONTENT_MD5: HeaderName = HeaderName::from_static("content-md5");
+
+/// A model that some cluster knows by another name than the request.
+#[derive(Clone, Debug)]
+pub struct Renaming {
+    asked: Wanted,
+    /// What the primary's cluster is told; `None`: what the request says.
+    to: Option<String>,
+    /// Path and query before anything was replaced in them.
+    path: String,
+    query: Option<String>,
+}
+
+/// What a cluster is told when a request calls one of its models so; `None`: the same.
+fn told<'c>(cluster: &'c Cluster, name: &str) -> Option<&'c str> {
+    let (first, aliases) = cluster.models.split_first()?;
+    aliases.iter().any(|alias| alias == name).then_some(first)
+}
+
+/// True when a cluster has to be told another name than some requests say.
+pub fn has_aliases(cluster: &Cluster) -> bool {
+    cluster.models.len() > 1
+}
+
+impl Renaming {
+    /// What a request has to be told differently; `None`: nothing.
+    ///
+    /// * `primary`: the cluster that serves it
+    /// * `others`: clusters that get copies
+    /// * `path`: as the servers see it
+    /// * `query`: as it was sent
+    ///
+    /// # Errors
+    ///
+    /// The name would have to be replaced in messages that are still to come.
+    pub fn new<'c>(
+        asked: Wanted,
+        primary: &Cluster,
+        others: impl IntoIterator<Item = &'c Cluster>,
+        path: &str,
+        query: Option<&str>,
+    ) -> Result<Option<Self>, Refusal> {
+        let Some(name) = &asked.name else {
+            return Ok(None);
+        };
+        let to = told(primary, name);
+        if let (Some(first), Spot::Body(named)) = (to, &asked.spot)
+            && named.comes_again()
+        {
+            return Err(Refusal::saying(
+                Reason::UnknownModel,
+                format!(
+                    "each message of a stream names the model, so it must be called `{first}` there"
+                ),
+            ));
+        }
+        if to.is_none() && others.into_iter().all(|other| told(other, name).is_none()) {
+            return Ok(None);
+        }
+        Ok(Some(Self {
+            to: to.map(str::to_owned),
+            path: path.to_owned(),
+            query: query.map(str::to_owned),
+            asked,
+        }))
+    }
+
+    /// The path that the primary's cluster gets.
+    pub fn path<'p>(&self, path: Cow<'p, str>) -> Cow<'p, str> {
+        match (&self.asked.spot, &self.to) {
+            (Spot::Path(range), Some(to)) => {
+                let mut path = path.into_owned();
+                path.replace_range(range.clone(), &encoded(to));
+                Cow::Owned(path)
+            }
+            _ => path,
+        }
+    }
+
+    /// The query that the primary's cluster gets.
+    pub fn query<'q>(&self, query: &'q str) -> Cow<'q, str> {
+        with_name(query, &self.asked.spot, self.to.as_deref())
+    }
+
+    /// Replaces the name in what was read of the body, and corrects the declared length.
+    pub fn body(&self, ahead: &mut Ahead, headers: &mut HeaderMap) {
+        let edits = self.edits(self.to.as_deref());
+        if edits.is_empty() {
+            return;
+        }
+        grow(headers, edit::growth(&edits));
+        let mut editing = Editing::new(edits);
+        ahead.edit(|piece: &Bytes| editing.pass(piece));
+    }
+
+    fn edits(&self, to: Option<&str>) -> Vec<Edit> {
+        match (&self.asked.spot, to) {
+            (Spot::Body(named), Some(to)) => named.edits(to),
+            _ => Vec::new(),
+        }
+    }
+
+    /// Path and query that another cluster gets; `None`: those of the primary.
+    pub fn target_of(&self, cluster: &Cluster) -> Option<String> {
+        if !matches!(self.asked.spot, Spot::Path(_) | Spot::Query(_)) {
+            return None;
+        }
+        let to = told(cluster, self.asked.name.as_deref()?)?;
+        let mut target = match &self.asked.spot {
+            Spot::Path(range) => {
+                let mut path = self.path.clone();
+                path.replace_range(range.clone(), &encoded(to));
+                path
+            }
+            _ => self.path.clone(),
+        };
+        if let Some(query) = &self.query {
+            target.push('?');
+            target.push_str(&with_name(query, &self.asked.spot, Some(to)));
+        }
+        Some(target)
+    }
+
+    /// What makes of the primary's body the one of another cluster; empty: they are the same.
+    pub fn edits_of(&self, cluster: &Cluster) -> Vec<Edit> {
+        let name = self.asked.name.as_deref().unwrap_or_default();
+        let Some(to) = told(cluster, name).filter(|to| self.to.as_deref() != Some(to)) else {
+            return Vec::new();
+        };
+        if matches!(&self.asked.spot, Spot::Body(named) if named.comes_again()) {
+            return Vec::new();
+        }
+        edit::after(&self.edits(self.to.as_deref()), self.edits(Some(to)))
+    }
+}
+
+fn with_name<'q>(query: &'q str, spot: &Spot, to: Option<&str>) -> Cow<'q, str> {
+    match (spot, to) {
+        (Spot::Query(range), Some(to)) => {
+            let mut query = query.to_owned();
+            query.replace_range(range.clone(), &encoded(to));
+            Cow::Owned(query)
+        }
+        _ => Cow::Borrowed(query),
+    }
+}
+
+/// Corrects what the head says of a body that grew.
+pub fn grow(headers: &mut HeaderMap, growth: i64) {
+    if headers.contains_key(CONTENT_LENGTH) {
+        let length = declared_length(headers).saturating_add_signed(growth);
+        headers.insert(CONTENT_LENGTH, length.into());
+    }
+    headers.remove(&CONTENT_DIGEST);
+    headers.remove(&CONTENT_MD5);
+}
