@@ -80,7 +80,11 @@ impl Sending<'_> {
         let cluster = &self.member.cluster;
         let nothing_runs = matches!(
             reason,
-            Reason::Asleep | Reason::StartFailed | Reason::StartTimeout | Reason::NoEndpoint
+            Reason::Asleep
+                | Reason::StartFailed
+                | Reason::StartTimeout
+                | Reason::NoCapacity
+                | Reason::NoEndpoint
         );
         if nothing_runs && cluster.config.scale.is_some() {
             let seconds = cluster.state.outlook().retry_after(Instant::now());
@@ -250,8 +254,8 @@ pub(crate) fn enter(
     let state = &cluster.state;
     let exist = state.room().replicas().exist();
     state.arrived(); // only now: what is refused asleep is no demand
-    if !exist && state.outlook().start_failed {
-        return Err(Reason::StartFailed);
+    if !exist && let Some(reason) = state.outlook().refusal() {
+        return Err(reason);
     }
     let full = match exist {
         true => Reason::QueueFull,

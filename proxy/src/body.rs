@@ -334,7 +334,10 @@ impl UpstreamBody {
             }
             // An error, or RST_STREAM(NO_ERROR) that hyper shows as a clean end. Said one poll later:
             // hyper first sends what it already has.
-            Poll::Ready(_) => {
+            Poll::Ready(ended) => {
+                if let (Some(Err(error)), Some(lease)) = (&ended, &self.lease) {
+                    lease.broke(error);
+                }
                 self.failed = Some(Reason::UpstreamReset);
                 cx.waker().wake_by_ref();
                 Poll::Pending

@@ -61,6 +61,7 @@ reasons! {
     Asleep "asleep" 503 "no replica runs, and requests of this route start none",
     StartFailed "start_failed" 503 "the model server could not be started",
     StartTimeout "start_timeout" 503 "no replica was ready in time",
+    NoCapacity "no_capacity" 503 "no device has room for the model: what is there is never stopped for it",
     BreakerOpen "breaker_open" 503 "the cluster is at its limit of connections or requests",
     Overloaded "overloaded" 503 "the proxy is at its memory limit",
     Draining "draining" 503 "the proxy is stopping",
@@ -103,9 +104,11 @@ impl Reason {
             | Self::QueueFull
             | Self::QueueTimeout
             | Self::ConcurrencyLimited => Some(Duration::from_secs(1)),
-            Self::Draining | Self::Asleep | Self::StartFailed | Self::StartTimeout => {
-                Some(Duration::from_secs(5))
-            }
+            Self::Draining
+            | Self::Asleep
+            | Self::StartFailed
+            | Self::StartTimeout
+            | Self::NoCapacity => Some(Duration::from_secs(5)),
             _ => None,
         }
     }
@@ -139,6 +142,7 @@ impl Reason {
             | Self::Asleep
             | Self::StartFailed
             | Self::StartTimeout
+            | Self::NoCapacity
             | Self::BreakerOpen
             | Self::Overloaded
             | Self::Draining => 14,

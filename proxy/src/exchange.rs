@@ -16,7 +16,7 @@ use crate::flow::Flow;
 use crate::metrics::TrafficCells;
 use crate::mirror::Observation;
 use crate::patience::Pulse;
-use crate::snapshot::OwnTraffic;
+use crate::snapshot::{MemberView, OwnTraffic};
 
 /// What the access log needs of a request whose head is gone upstream.
 pub struct LogEntry {
@@ -172,6 +172,16 @@ impl Exchange {
     pub fn belong(&mut self, traffic: &Rc<OwnTraffic>) {
         traffic.cells().begin();
         self.traffic = Some(Rc::clone(traffic));
+    }
+
+    /// The request belongs to a member of its route from now on, counted by `traffic`.
+    pub fn enter(&mut self, member: &MemberView, traffic: &Rc<OwnTraffic>) {
+        self.admit(traffic);
+        let cluster = &member.cluster.config;
+        self.server = Some(cluster.server);
+        if let Some(log) = &mut self.log {
+            log.cluster.clone_from(&cluster.name);
+        }
     }
 
     /// The request goes to an endpoint now, which it returns.

@@ -3,13 +3,10 @@
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use forebay_config::peek::Found;
-use forebay_config::route::{CompiledMatch, Lookup, ModelName, RequestHead};
 use futures_util::future::Either;
 use http::header::{CONNECTION, CONTENT_LENGTH};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
@@ -17,23 +14,25 @@ use hyper::body::Incoming;
 
 use crate::answer::{self, Refusal};
 use crate::body::{Body, Manner};
-use crate::canonical::{self, Target};
+use crate::canonical;
 use crate::connection::Connection;
+use crate::course::{Chosen, Course};
 use crate::error::{Cut, Reason};
 use crate::exchange::{Exchange, LogEntry};
-use crate::filter::{Dressing, cors};
+use crate::filter::Dressing;
 use crate::flow::Flow;
 use crate::headers::Survey;
+use crate::lookup;
 use crate::model_name::Opened;
-use crate::outgoing::{self};
+use crate::outgoing;
 use crate::patience::{self, Attended, Parting, Pulse};
 use crate::replace::{self};
 use crate::retry::Allowance;
-use crate::screen::{self, Chosen};
-use crate::sending::{Arrived, Sending};
-use crate::snapshot::{ListenerView, RouteView, WorkerSnapshot};
+use crate::screen;
+use crate::sending::Arrived;
+use crate::snapshot::WorkerSnapshot;
 use crate::upload::Client;
-use crate::way::{self, Way};
+use crate::way::Way;
 use crate::worker::Stage;
 
 /// Serves the requests of one connection.
@@ -256,21 +255,7 @@ async fn forward<'s>(
         return Ok(Outcome::Own(answer::options_of_the_server()));
     }
     let mut opened = Opened::new(client);
-    let (route, matched) = match find(view, request, &target, ModelName::Unknown, &opened)? {
-        Where::Route(route, matched) => (route, matched),
-        Where::Depends(route, matched) => {
-            let maybe = (&**route, matched);
-            Box::pin(find_by_model(
-                view,
-                request,
-                &target,
-                maybe,
-                &mut opened,
-                exchange,
-            ))
-            .await?
-        }
-    };
+    let (route, matched) = lookup::route(view, request, &target, &mut opened, exchange).await?;
     let config = &route.config;
     opened.bound(config.body_max)?;
     if let Some(log) = &mut exchange.log {
@@ -278,108 +263,50 @@ async fn forward<'s>(
         log.route.clone_from(&config.name);
         log.client = screen::client_ip(request, connection, view);
     }
-    let mut fields = Found::default();
-    if let Some(filters) = &route.filters {
-        let client_ip = match &exchange.log {
-            Some(log) => log.client,
-            None => screen::client_ip(request, connection, view),
-        };
-        let mut screened = screen::enter(filters, request, client_ip, exchange, dressing);
-        if let (Ok(None), Some(places)) = (&screened, filters.fields()) {
-            match opened.fields(places, config, exchange).await {
-                Ok(found) => fields = found,
-                Err(reason) => screened = Err(reason.into()),
-            }
-        }
-        if matches!(screened, Ok(None)) {
-            let admitted = screen::admit(filters, request, client_ip, &fields, exchange);
-            screened = admitted.map(|()| None);
-        }
-        if !matches!(screened, Ok(None)) {
-            exchange.belong(snapshot.traffic(route.cell));
-            exchange.server = screen::server(route);
-        }
-        if let Some(answer) = screened? {
-            return Ok(Outcome::Own(answer));
-        }
-    }
-    let mut asked = None;
-    let member = match (&route.split, &route.models) {
-        (Some(split), _) => {
-            screen::member(route, split, request, &fields, connection, view, dressing)
-        }
-        (None, None) => {
-            exchange.admit(snapshot.traffic(route.cell));
-            return Ok(Outcome::Own(answer::by_route(config, connection, &target)?));
-        }
-        (None, Some(models)) => {
-            let path = way::path(view, config, matched, &target)?;
-            let own = snapshot.traffic(route.cell);
-            let chosen =
-                screen::by_model(models, own, &mut opened, request, &path, config, exchange);
-            match Box::pin(chosen).await? {
-                Chosen::Listing(answer) => return Ok(Outcome::Own(answer)),
-                Chosen::Member(member, wanted) => {
-                    asked = Some(wanted);
-                    member
-                }
-            }
-        }
+    let course = Course {
+        connection,
+        snapshot,
+        view,
+        route,
+        matched,
+        request,
+        target: &target,
+    };
+    let chosen = course.run(&mut opened, exchange, dressing).await?;
+    let (member, asked) = match chosen {
+        Chosen::Member(member, asked) => (member, asked),
+        Chosen::Answered(answer) => return Ok(Outcome::Own(answer)),
     };
     let probe = answer::is_probe(&member.cluster, &target.path, request);
     if probe && let Some(answer) = answer::for_a_sleeper(&member.cluster) {
         exchange.belong(snapshot.traffic(member.cell));
         return Ok(Outcome::Own(answer));
     }
-    exchange.admit(snapshot.traffic(member.cell));
-    exchange.server = Some(member.cluster.config.server);
-    if let Some(log) = &mut exchange.log {
-        log.cluster.clone_from(&member.cluster.config.name);
-    }
-    if survey.content_length
-        && config
-            .body_max
-            .is_some_and(|max| outgoing::declared_length(request.headers()) > max)
-    {
-        return Err(Reason::BodyTooLarge.into());
+    exchange.enter(member, snapshot.traffic(member.cell));
+    if survey.content_length {
+        outgoing::check_declared(request.headers(), config.body_max)?;
     }
     exchange.flow().bind(&config.timeouts);
-    let renaming = match screen::may_rename(route, &member.cluster.config) {
+    let renaming = match course.may_rename(member) {
         false => None,
         true => {
-            let path = way::path(view, config, matched, &target)?;
-            let cluster = &member.cluster.config;
-            let renaming =
-                screen::renaming(asked, route, cluster, &mut opened, request, &path, exchange);
+            let renaming = course.renaming(asked, member, &mut opened, exchange);
             Box::pin(renaming).await?
         }
     };
-    let allowance = Allowance::new(config.retry.as_ref(), request.method(), request.headers());
     let way = Way {
         connection,
         view,
         route,
         matched,
         member,
-        allowance,
+        allowance: Allowance::new(config.retry.as_ref(), request.method(), request.headers()),
         renaming: renaming.as_ref(),
     };
     let mut plan = way.plan(request, target, &survey, opened.is_bodiless())?;
     let (request, copies) = way.depart(request, opened, &mut plan, &survey, exchange);
     let flow = Rc::clone(exchange.flow());
-    let sent = Sending {
-        connection,
-        member,
-        key: plan.key.as_deref(),
-        http2: plan.http2,
-        upgrade: plan.upgrade.is_some(),
-        allowance,
-        copies,
-        wake: config.wake,
-        response_headers: &config.response_headers,
-        dressing,
-        demand: !probe,
-    };
+    let sent = way.sending(&plan, copies, dressing, !probe);
     let mut arrived = sent.run(request, &flow, exchange).await?;
     arrived.lease.head_came();
     flow.head_came();
@@ -387,88 +314,4 @@ async fn forward<'s>(
         watch.head(arrived.response.status(), arrived.response.headers());
     }
     way.arrive(arrived, head_only)
-}
-
-/// Where a request belongs.
-enum Where<'v> {
-    /// To this route.
-    Route(&'v Arc<RouteView>, &'v CompiledMatch),
-    /// To this one, if it asks for its model.
-    Depends(&'v Arc<RouteView>, &'v CompiledMatch),
-}
-
-/// The second look at the configuration, with the model's name.
-///
-/// * `maybe`: the route that asks for it
-async fn find_by_model<'v>(
-    view: &'v ListenerView,
-    request: &Request<()>,
-    target: &Target<'_>,
-    maybe: (&RouteView, &CompiledMatch),
-    opened: &mut Opened,
-    exchange: &mut Exchange,
-) -> Result<(&'v Arc<RouteView>, &'v CompiledMatch), Refusal> {
-    let config = &maybe.0.config;
-    let path = way::path(view, config, maybe.1, target)?;
-    let wanted = opened
-        .model(view.asks, request, &path, config, exchange)
-        .await?;
-    let name = wanted.name.as_deref();
-    let name = name.map_or(ModelName::None, ModelName::Named);
-    match find(view, request, target, name, opened)? {
-        Where::Route(route, matched) | Where::Depends(route, matched) => Ok((route, matched)),
-    }
-}
-
-/// The only look at the configuration, unless the model matters.
-///
-/// * `model`: unknown until the answer is that it matters
-fn find<'v>(
-    view: &'v ListenerView,
-    request: &Request<()>,
-    target: &Target<'_>,
-    model: ModelName<'_>,
-    opened: &Opened,
-) -> Result<Where<'v>, Refusal> {
-    let head = RequestHead {
-        host: &target.host,
-        path: &target.path,
-        query: request.uri().query(),
-        method: request.method(),
-        headers: request.headers(),
-        model,
-    };
-    if let Some(method) = cors::requested_method(request) {
-        // It names no model but in its path; whoever the request itself may belong to answers for it.
-        let named = match view.asks.is_empty() {
-            true => None,
-            false => screen::model_in_path(view, request, target, opened),
-        };
-        let head = RequestHead {
-            model: named
-                .as_deref()
-                .map_or(ModelName::Unknown, ModelName::Named),
-            ..head
-        };
-        let asked = RequestHead {
-            method: &method,
-            ..head
-        };
-        // A route that answers preflights, else one that wants them for itself, else the one they ask about.
-        if let Lookup::Found { route, matched } | Lookup::NeedsModel { route, matched } =
-            view.table.find(&asked)
-        {
-            let filters = view.routes[route].filters.as_ref();
-            let answers = filters.is_some_and(|filters| filters.cors.is_some());
-            if answers || !matches!(view.table.find(&head), Lookup::Found { .. }) {
-                return Ok(Where::Route(&view.routes[route], matched));
-            }
-        }
-    }
-    match view.table.find(&head) {
-        Lookup::Found { route, matched } => Ok(Where::Route(&view.routes[route], matched)),
-        Lookup::NeedsModel { route, matched } => Ok(Where::Depends(&view.routes[route], matched)),
-        Lookup::MethodNotAllowed { allow } => Err(Refusal::method_not_allowed(&allow)),
-        Lookup::NotFound => Err(Reason::NoRoute.into()),
-    }
 }

@@ -15,6 +15,18 @@ use crate::exchange::Exchange;
 use crate::headers::{self, Survey, X_REQUEST_ID};
 use crate::snapshot::{ListenerView, MemberView};
 
+/// Checks what a head says of its body's length against the most that is taken.
+///
+/// # Errors
+///
+/// It is too long.
+pub fn check_declared(headers: &HeaderMap, max: Option<u64>) -> Result<(), Reason> {
+    match max {
+        Some(max) if declared_length(headers) > max => Err(Reason::BodyTooLarge),
+        _ => Ok(()),
+    }
+}
+
 /// Returns the declared length of a body, bytes; 0 when none is declared.
 pub fn declared_length(headers: &HeaderMap) -> u64 {
     headers

@@ -8,8 +8,8 @@
 //! the shape of OpenAI's errors, and then the answer is cut, so that it does not look complete; see [`Parting`].
 //!
 //! A client reads events when its `Accept` says so or when its POST has `"stream": true` at the top of a JSON body. Of a
-//! body the first 64 KiB are looked at, once a heartbeat is due. Requests in HTTP/1.0, HEAD, and those that ask for
-//! another protocol get none. What the early head can carry is the request id, the word on other sites, the sticky cookie
+//! body the first 64 KiB are looked at, once a heartbeat is due. Requests in HTTP/1.0, HEAD, those that ask for another
+//! protocol, and those whose answer is JSON line by line (Ollama's own API, `Accept: application/x-ndjson`) get none. What the early head can carry is the request id, the word on other sites, the sticky cookie
 //! and the route's `response_headers`; `x-forebay-cold-start` and the endpoint's own fields cannot go with it, and the
 //! endpoint is asked for an answer without a content coding.
 //!

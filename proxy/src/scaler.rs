@@ -152,6 +152,7 @@ impl Numbers {
             "desired": self.decision.desired,
             "ready": self.replicas.ready,
             "starting": self.replicas.starting,
+            "placing": self.replicas.placing,
             "stopping": self.replicas.stopping,
             "panic": self.decision.panic,
             "demand": {
@@ -163,6 +164,7 @@ impl Numbers {
             "idle_for": seconds(self.idle_for),
             "start_p95": seconds(self.start_p95),
             "starts": self.replicas.starts,
+            "evictions": self.replicas.evictions,
             "start_failed": self.decision.start_failed,
             "failed_in_a_row": self.replicas.failed_in_a_row,
             "last_failure": self.replicas.last_failure.as_deref(),

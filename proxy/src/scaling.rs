@@ -1,46 +1,45 @@
 //! The scaler, its drivers and the probes of a running proxy, as they follow each configuration.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use forebay_config as config;
 use serde_json::Value;
-use tokio::sync::Notify;
 use tokio::task::AbortHandle;
-use tokio::time::Instant;
 
-use crate::cluster::{Candidate, ClusterState, Progress, clocks};
+use crate::cluster::clocks;
 use crate::driver::log::Log;
 use crate::driver::process::{Ender, ProcessDriver, Surroundings};
 use crate::driver::{Endpoints, Readiness};
-use crate::error::Reason;
-use crate::health::{self, Waking};
+use crate::gpu::{Broker, Sight, nvml};
+use crate::health::Waking;
 use crate::metrics::{Samples, family};
-use crate::scaler::{Demand, Driver, Inside, Observe, Outlook, Scaler, Subject, Webhook};
-use crate::signals::{Board, Scraper};
+use crate::scaler::{Demand, Driver, Observe, Outlook, Scaler, Subject, Webhook};
+use crate::signals::Scraper;
 use crate::snapshot::{ClusterView, Snapshot};
 
+mod live;
+mod outlook;
 mod starts;
 #[cfg(test)]
 mod tests;
 
-use starts::{StartWatch, collect_info};
+use live::Live;
+use outlook::watch_outlook;
+use starts::collect_info;
 
-/// How often it is looked whether somebody waits for a server that starts, or still waits in a cluster that is gone.
+/// How often it is looked whether somebody still waits in a cluster that is gone.
 const LOOK: Duration = Duration::from_millis(50);
-/// And how often what is expected is looked at while nothing starts.
-const SELDOM: Duration = Duration::from_secs(1);
 
 /// Everything that brings endpoints up and down.
 pub struct Scaling {
     scaler: Scaler,
     waking: Waking,
     scraper: Scraper,
+    /// The devices that local processes share.
+    gpus: Arc<Broker>,
     held: Mutex<HashMap<String, Held>>,
     /// Drivers that no configuration names any more and whose processes may still be ending.
     leaving: Mutex<Vec<Ender>>,
@@ -70,106 +69,6 @@ impl Drop for Task {
     }
 }
 
-/// A cluster of the newest generation, as drivers see it.
-struct Live {
-    view: ArcSwap<ClusterView>,
-    /// Who serves, by the driver's last word; held while a generation is told of it.
-    serving: Mutex<Vec<SocketAddr>>,
-    came: Arc<Notify>,
-    /// What its servers tell of themselves.
-    signals: Arc<Board>,
-}
-
-impl Live {
-    fn new(view: &Arc<ClusterView>, signals: Arc<Board>) -> Arc<Self> {
-        Arc::new(Self {
-            view: ArcSwap::new(Arc::clone(view)),
-            serving: Mutex::default(),
-            came: Arc::clone(view.state.room().came()),
-            signals,
-        })
-    }
-
-    fn state(&self) -> Arc<ClusterState> {
-        Arc::clone(&self.view.load().state)
-    }
-
-    /// Drivers see the next generation from now on. What a driver said while that was built is said to it too.
-    fn renew(&self, view: &Arc<ClusterView>) {
-        let serving = self.serving();
-        self.view.store(Arc::clone(view));
-        if Snapshot::is_driven(view) {
-            self.tell(&serving);
-        }
-    }
-
-    fn serving(&self) -> MutexGuard<'_, Vec<SocketAddr>> {
-        self.serving.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn tell(&self, addresses: &[SocketAddr]) {
-        let view = self.view.load();
-        let candidates = addresses.iter().map(|&address| Candidate {
-            address,
-            host: address.ip().to_string().into(),
-            weight: 1,
-        });
-        view.state
-            .update(candidates.collect(), &view.config.balance);
-    }
-
-    fn ready(&self) -> u32 {
-        let state = self.state();
-        let endpoints = state.endpoints();
-        let ready = endpoints.endpoints.iter().filter(|e| e.is_healthy());
-        u32::try_from(ready.count()).unwrap_or(u32::MAX)
-    }
-}
-
-impl Endpoints for Live {
-    fn serve(&self, addresses: &[SocketAddr]) {
-        let mut serving = self.serving();
-        let before = std::mem::replace(&mut *serving, addresses.to_vec());
-        for address in addresses.iter().filter(|address| !before.contains(address)) {
-            self.state().begin_anew(*address);
-        }
-        self.tell(&serving);
-    }
-
-    fn in_flight(&self, address: SocketAddr) -> u64 {
-        self.state().in_flight_at(address).into()
-    }
-}
-
-impl Readiness for Live {
-    fn probe(&self, address: SocketAddr) -> Pin<Box<dyn Future<Output = bool> + Send>> {
-        let view = self.view.load_full();
-        Box::pin(async move { health::is_ready(&(&view).into(), address).await })
-    }
-}
-
-impl Demand for Live {
-    fn in_flight(&self) -> u32 {
-        self.state().demanding()
-    }
-
-    fn waiting(&self) -> u32 {
-        self.state().demanding_waiters()
-    }
-
-    fn arrivals(&self) -> u64 {
-        self.state().arrivals()
-    }
-
-    fn inside(&self) -> Inside {
-        self.signals.inside()
-    }
-
-    fn wake(&self) -> &Notify {
-        &self.came
-    }
-}
-
 impl Scaling {
     /// Brings nothing up yet.
     pub fn new() -> Self {
@@ -177,6 +76,7 @@ impl Scaling {
             scaler: Scaler::new(),
             waking: Waking::new(),
             scraper: Scraper::new(),
+            gpus: Broker::new(Box::new(nvml::open)),
             held: Mutex::default(),
             leaving: Mutex::default(),
             ended: AtomicBool::new(false),
@@ -196,6 +96,7 @@ impl Scaling {
             return; // a reload that was under way when the process stopped
         }
         self.scraper.follow(snapshot.clusters.values());
+        self.follow_gpus(snapshot);
         let mut before = std::mem::take(&mut *held);
         let mut subjects = Vec::new();
         let mut fresh = Vec::new();
@@ -215,7 +116,7 @@ impl Scaling {
                 Some(kept) => (kept.kind, kept.live, Some(kept._watch)),
                 None => {
                     let live = Live::new(view, self.scraper.board(name).unwrap_or_default());
-                    let Some(kind) = start(name, scale, &live) else {
+                    let Some(kind) = self.start(name, scale, &live) else {
                         continue;
                     };
                     (kind, live, None)
@@ -258,6 +159,52 @@ impl Scaling {
             let is_gone = !snapshot.clusters.contains_key(&name);
             self.retire(old, is_gone);
         }
+    }
+
+    /// Shares the devices as the configuration says, once a cluster takes any.
+    fn follow_gpus(&self, snapshot: &Snapshot) {
+        let scale_of = |cluster: &str| snapshot.clusters.get(cluster)?.config.scale.as_ref();
+        self.gpus
+            .retain_overrides(|cluster| scale_of(cluster).is_some());
+        let mut scales = snapshot.clusters.values();
+        let takes = |view: &Arc<ClusterView>| {
+            let scale = view.config.scale.as_ref();
+            scale.is_some_and(|scale| scale.gpu.is_some())
+        };
+        if scales.any(takes) {
+            self.gpus.follow(&snapshot.config.gpus);
+        }
+    }
+
+    /// The driver of a cluster that had none.
+    fn start(&self, name: &str, scale: &config::Scale, live: &Arc<Live>) -> Option<Kind> {
+        let counted = Arc::clone(live);
+        let ready = move || counted.ready();
+        let changed = live.state().changes();
+        Some(match &scale.driver {
+            config::Driver::Process(_) => {
+                let around = Surroundings {
+                    cluster: name.into(),
+                    readiness: Arc::clone(live) as Arc<dyn Readiness>,
+                    endpoints: Arc::clone(live) as Arc<dyn Endpoints>,
+                    supervisor: None,
+                    budget: Some((Arc::clone(&self.gpus), Arc::clone(live) as Arc<dyn Sight>)),
+                };
+                let driver = ProcessDriver::new(scale, around)?;
+                live.serve(&[]); // whoever served until now is not of this driver
+                Kind::Process(Arc::new(driver))
+            }
+            config::Driver::Webhook { url } => match Webhook::new(name, url, ready, changed) {
+                Ok(webhook) => Kind::Other(Arc::new(webhook), scale.driver.clone()),
+                Err(error) => {
+                    tracing::error!(cluster = name, %error, "nobody can be told how many replicas are wanted");
+                    return None;
+                }
+            },
+            config::Driver::Observe => {
+                Kind::Other(Arc::new(Observe::new(ready, changed)), scale.driver.clone())
+            }
+        })
     }
 
     /// Lets a driver go, which drains and ends its processes.
@@ -318,7 +265,16 @@ impl Scaling {
 
     /// So many replicas whatever the demand is; `None`: by demand again. False: no such cluster is scaled.
     pub fn pin(&self, cluster: &str, replicas: Option<u32>) -> bool {
-        self.scaler.pin(cluster, replicas)
+        let known = self.scaler.pin(cluster, replicas);
+        if known {
+            self.gpus.set_override(cluster, replicas);
+        }
+        known
+    }
+
+    /// The devices that local processes share, an object each; empty while none is known or none is needed.
+    pub fn gpus(&self) -> Value {
+        self.gpus.devices()
     }
 
     /// What `/api/clusters` shows of scaling, by cluster.
@@ -327,6 +283,13 @@ impl Scaling {
         for (cluster, signals) in self.scraper.report() {
             if let Some(scaled) = report.get_mut(&cluster).and_then(Value::as_object_mut) {
                 scaled.insert("signals".to_owned(), signals);
+            }
+        }
+        for (cluster, scaled) in report.as_object_mut().into_iter().flatten() {
+            if let (Some(scaled), Some(places)) =
+                (scaled.as_object_mut(), self.gpus.report(cluster))
+            {
+                scaled.insert("gpu".to_owned(), places);
             }
         }
         report
@@ -370,89 +333,6 @@ impl Held {
             self.live.renew(view);
         }
         same
-    }
-}
-
-/// The driver of a cluster that had none.
-fn start(name: &str, scale: &config::Scale, live: &Arc<Live>) -> Option<Kind> {
-    let counted = Arc::clone(live);
-    let ready = move || counted.ready();
-    let changed = live.state().changes();
-    Some(match &scale.driver {
-        config::Driver::Process(_) => {
-            let around = Surroundings {
-                cluster: name.into(),
-                readiness: Arc::clone(live) as Arc<dyn Readiness>,
-                endpoints: Arc::clone(live) as Arc<dyn Endpoints>,
-                supervisor: None,
-            };
-            let driver = ProcessDriver::new(scale, around)?;
-            live.serve(&[]); // whoever served until now is not of this driver
-            Kind::Process(Arc::new(driver))
-        }
-        config::Driver::Webhook { url } => match Webhook::new(name, url, ready, changed) {
-            Ok(webhook) => Kind::Other(Arc::new(webhook), scale.driver.clone()),
-            Err(error) => {
-                tracing::error!(cluster = name, %error, "nobody can be told how many replicas are wanted");
-                return None;
-            }
-        },
-        config::Driver::Observe => {
-            Kind::Other(Arc::new(Observe::new(ready, changed)), scale.driver.clone())
-        }
-    })
-}
-
-/// Tells those who wait that they wait for nothing, those who come how long it may take, and servers that start
-/// whether somebody waits for them.
-async fn watch_outlook(
-    mut outlook: tokio::sync::watch::Receiver<Outlook>,
-    live: Arc<Live>,
-    any: Weak<dyn Driver>,
-    process: Option<Weak<ProcessDriver>>,
-) {
-    let driver = || process.as_ref().and_then(Weak::upgrade);
-    let mut changed = any.upgrade().map(|driver| driver.changed());
-    let mut starts = StartWatch::default();
-    let mut missing = None;
-    loop {
-        let now = *outlook.borrow_and_update();
-        let state = live.state();
-        state.set_outlook(now);
-        if now.start_failed {
-            state.room().fail_all(Reason::StartFailed);
-        }
-        if let Some(driver) = any.upgrade() {
-            let status = driver.status();
-            starts.look(now.asked, &status, &state);
-            let is_missing = status.starting > 0 || now.asked && status.ready == 0;
-            missing = is_missing.then(|| missing.unwrap_or_else(Instant::now));
-            state.set_progress(Progress {
-                since: missing,
-                failure: status.last_failure,
-            });
-        }
-        let mut pause = SELDOM;
-        if let Some(driver) = driver() {
-            driver.hurry(state.room().demand().waiting > 0);
-            if driver.status().starting > 0 {
-                pause = LOOK;
-            }
-        }
-        let rings = async {
-            let rang = match &mut changed {
-                Some(changed) => changed.changed().await.is_ok(),
-                None => false,
-            };
-            if !rang {
-                std::future::pending::<()>().await;
-            }
-        };
-        tokio::select! {
-            changed = outlook.changed() => if changed.is_err() { return },
-            () = rings => {}
-            () = tokio::time::sleep(pause) => {} // nobody tells who waits, nor when something is expected
-        }
     }
 }
 

@@ -2,12 +2,11 @@
 //! the member of the split.
 
 use std::net::IpAddr;
-use std::rc::Rc;
 
 use bytes::Bytes;
+use forebay_config::ServerKind;
 use forebay_config::peek::Found;
 use forebay_config::split::Split;
-use forebay_config::{Cluster, Route, ServerKind};
 use http::{Request, Response};
 
 use crate::answer::Refusal;
@@ -18,8 +17,8 @@ use crate::filter::bucket::Ticks;
 use crate::filter::sticky::Place;
 use crate::filter::{Asked, Dressing, Filters, cors};
 use crate::headers;
-use crate::model_name::{Grammar, Opened, Renaming, Served, Wanted, renaming};
-use crate::snapshot::{ListenerView, MemberView, OwnTraffic, RouteView};
+use crate::model_name::Opened;
+use crate::snapshot::{ListenerView, MemberView, RouteView};
 
 /// The client behind the listener's trusted proxies.
 pub fn client_ip(request: &Request<()>, connection: &Connection, view: &ListenerView) -> IpAddr {
@@ -79,45 +78,6 @@ pub fn admit(
     Ok(())
 }
 
-/// Who answers a request on a route with `by_model`.
-pub enum Chosen<'s> {
-    /// The cluster that serves the model.
-    Member(&'s MemberView, Wanted),
-    /// The configuration itself: the request asks which models there are.
-    Listing(Response<Bytes>),
-}
-
-/// The cluster that serves the model that a request asks for, or the list of all models if it asks for that.
-///
-/// * `own`: where the route counts what reaches no cluster
-/// * `path`: as the servers see it
-///
-/// # Errors
-///
-/// `unknown_model`, or what is wrong with the body.
-pub async fn by_model<'s>(
-    models: &'s Served,
-    own: &Rc<OwnTraffic>,
-    opened: &mut Opened,
-    request: &Request<()>,
-    path: &str,
-    config: &Route,
-    exchange: &mut Exchange,
-) -> Result<Chosen<'s>, Refusal> {
-    if let Some(answer) = models.listing(request.method(), path) {
-        exchange.belong(own);
-        return Ok(Chosen::Listing(answer));
-    }
-    let grammar = models.grammar();
-    let wanted = opened.model(grammar, request, path, config, exchange).await;
-    let chosen = wanted.and_then(|wanted| Ok(Chosen::Member(models.member(&wanted)?, wanted)));
-    if chosen.is_err() {
-        exchange.belong(own);
-        exchange.server = models.server();
-    }
-    chosen
-}
-
 /// The model that a request names in its path, if one of the routes on its listener asks for a model.
 pub fn model_in_path(
     view: &ListenerView,
@@ -126,46 +86,6 @@ pub fn model_in_path(
     opened: &Opened,
 ) -> Option<String> {
     opened.in_head(view.asks, request, &target.path).ok()?.name
-}
-
-/// True when a cluster that gets a request, or a copy of it, may have to be told another name of the model.
-pub fn may_rename(route: &RouteView, cluster: &Cluster) -> bool {
-    renaming::has_aliases(cluster)
-        || route
-            .mirrors
-            .as_ref()
-            .is_some_and(|mirrors| mirrors.clusters().any(renaming::has_aliases))
-}
-
-/// What clusters have to be told in place of the name of the model; `None`: nothing.
-///
-/// * `asked`: what the request calls it, when that is known already
-/// * `path`: as the servers see it
-///
-/// # Errors
-///
-/// What is wrong with the body, or an alias that cannot be replaced.
-pub async fn renaming(
-    asked: Option<Wanted>,
-    route: &RouteView,
-    cluster: &Cluster,
-    opened: &mut Opened,
-    request: &Request<()>,
-    path: &str,
-    exchange: &mut Exchange,
-) -> Result<Option<Renaming>, Refusal> {
-    let asked = match asked {
-        Some(asked) => asked,
-        None => {
-            let grammar = Grammar::of(cluster.server);
-            opened
-                .model(grammar, request, path, &route.config, exchange)
-                .await?
-        }
-    };
-    let mirrors = route.mirrors.iter();
-    let others = mirrors.flat_map(|mirrors| mirrors.clusters());
-    Renaming::new(asked, cluster, others, path, request.uri().query())
 }
 
 /// What speaks behind a route, for the shape of our own answers.

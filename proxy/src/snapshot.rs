@@ -2,10 +2,10 @@
 
 mod models;
 mod reweight;
+mod worker;
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -17,13 +17,15 @@ use forebay_config::{Config, ListenerProtocol, UpstreamProtocol};
 use crate::access_log::AccessLog;
 use crate::cluster::ClusterState;
 use crate::filter::{self, FilterError, Filters, Ledger};
-use crate::metrics::{Metrics, Traffic, TrafficCells};
+use crate::metrics::{Metrics, Traffic};
 use crate::mirror::{self, MirrorError, Mirrors};
 use crate::model_name::{Grammar, Served};
 use crate::outgoing::is_grpc;
 use crate::replace::Replacing;
 use crate::tls::{self, Loaded, ServerTlsState, TlsError};
 use crate::upstream::{Connector, ConnectorTls};
+
+pub use worker::{OwnTraffic, WorkerSnapshot};
 
 /// Everything that requests of one generation see. Never changed after it is published; cloned when only weights change.
 #[derive(Clone)]
@@ -463,56 +465,5 @@ impl ListenerView {
     /// The longest a peer may take for a head or handshake.
     pub fn header_timeout(&self) -> Duration {
         self.config.limits.header_timeout
-    }
-}
-
-/// Metric cells of one member of a route, as one worker touches them: the count of holders is the worker's own.
-pub struct OwnTraffic {
-    traffic: Arc<Traffic>,
-    worker: usize,
-}
-
-impl OwnTraffic {
-    /// The worker's cells.
-    pub fn cells(&self) -> &TrafficCells {
-        self.traffic.worker(self.worker)
-    }
-}
-
-/// One worker's view of a snapshot: the counters it touches per request are its own.
-pub struct WorkerSnapshot {
-    /// The shared part.
-    pub shared: Arc<Snapshot>,
-    /// Some cluster has heartbeats.
-    pub has_heartbeats: bool,
-    traffic: Vec<Rc<OwnTraffic>>,
-}
-
-impl WorkerSnapshot {
-    /// The view of `shared` for the worker with this index.
-    pub fn new(shared: Arc<Snapshot>, worker: usize) -> Rc<Self> {
-        let traffic = shared
-            .traffic
-            .iter()
-            .map(|t| {
-                let traffic = Arc::clone(t);
-                Rc::new(OwnTraffic { traffic, worker })
-            })
-            .collect();
-        let beats = |view: &Arc<ClusterView>| {
-            let queue = view.config.queue.as_ref();
-            queue.is_some_and(|queue| queue.heartbeat.is_some())
-        };
-        let has_heartbeats = shared.clusters.values().any(beats);
-        Rc::new(Self {
-            shared,
-            has_heartbeats,
-            traffic,
-        })
-    }
-
-    /// Metric cells by index.
-    pub fn traffic(&self, cell: usize) -> &Rc<OwnTraffic> {
-        &self.traffic[cell]
     }
 }

@@ -152,6 +152,7 @@ impl Call<'_> {
     ) -> Result<Connected, ConnectError> {
         let cluster = &self.member.cluster;
         let connector = &cluster.connector;
+        let has_slot = slot.is_some();
         let in_flight = InFlight::begin(Arc::clone(endpoint), slot);
         let pools = &self.worker.pools;
         // The newest bound: it is what the slot was given by.
@@ -161,8 +162,12 @@ impl Call<'_> {
         );
         let pool = pools.of(endpoint, connector, keepalive, most);
         let connected = async {
-            let berth = pool.berth(connector).await?;
-            connector.stream(endpoint, false, Some(berth)).await
+            // Who has no slot takes nothing that others need for theirs.
+            let berth = match has_slot || !pool.is_bounded() {
+                true => Some(pool.berth(connector).await?),
+                false => None,
+            };
+            connector.stream(endpoint, false, berth).await
         };
         let connected = connected.await;
         let verdict = match &connected {

@@ -17,6 +17,7 @@ use crate::canonical::Target;
 use crate::connection::Connection;
 use crate::error::Reason;
 use crate::exchange::Exchange;
+use crate::filter::Dressing;
 use crate::gateway::Outcome;
 use crate::headers::{self, Origin, Survey, X_REQUEST_ID};
 use crate::mirror::Sampled;
@@ -24,7 +25,7 @@ use crate::model_name::{Opened, Renaming};
 use crate::outgoing::{self, is_grpc};
 use crate::replace::{self, Applies};
 use crate::retry::Allowance;
-use crate::sending::Arrived;
+use crate::sending::{Arrived, Sending};
 use crate::snapshot::{ListenerView, MemberView, RouteView};
 use crate::tunnel::Tunnel;
 use crate::upload::{Ahead, Client, Keep, RETURNS, RequestBody, Upload};
@@ -189,6 +190,35 @@ impl<'w> Way<'w> {
         };
         request.extensions_mut().clear();
         (Box::new(std::mem::take(request).map(|()| body)), copies)
+    }
+
+    /// The request on its way to an endpoint.
+    ///
+    /// * `demand`: it counts as such
+    pub fn sending<'p>(
+        &self,
+        plan: &'p Plan,
+        copies: Option<Sampled<'p>>,
+        dressing: &'p Dressing<'p>,
+        demand: bool,
+    ) -> Sending<'p>
+    where
+        'w: 'p,
+    {
+        let config = &self.route.config;
+        Sending {
+            connection: self.connection,
+            member: self.member,
+            key: plan.key.as_deref(),
+            http2: plan.http2,
+            upgrade: plan.upgrade.is_some(),
+            allowance: self.allowance,
+            copies,
+            wake: config.wake,
+            response_headers: &config.response_headers,
+            dressing,
+            demand,
+        }
     }
 
     /// The copies that the request gets.

@@ -231,6 +231,7 @@ fn driver(files: &Path, change: impl FnOnce(&mut Process)) -> (ProcessDriver, Ar
         cluster: "llm".into(),
         readiness: Arc::new(Connects),
         endpoints: side.clone(),
+        budget: None,
         supervisor: Some(forebay()),
     };
     (ProcessDriver::new(&scale, around).unwrap(), side)

@@ -19,6 +19,10 @@ const SERVER: &str = r#"
 import http.server, os, subprocess, sys, threading, time
 files, port = os.environ["FILES"], int(sys.argv[1])
 began, load = time.monotonic(), float(os.environ.get("LOAD", "0"))
+dying = threading.Event()
+def go():
+    while not os.path.exists(os.path.join(files, "go")):
+        time.sleep(0.02)
 noting = threading.Lock()
 def note(name, text):
     with noting, open(os.path.join(files, name), "a") as file:
@@ -42,6 +46,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         length = int(self.headers.get("content-length", 0))
         self.rfile.read(length)
+        if dying.is_set():
+            self.close_connection = True
+            return
         loading = time.monotonic() - began < load
         if self.path == "/health":
             return self.say(503 if loading else 200, "{}")
@@ -57,9 +64,18 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 self.wfile.write(b"5\r\ntoken\r\n")
                 self.wfile.flush()
                 time.sleep(0.02)
+        if self.path in ("/breaks", "/dies"):
+            self.close_connection = True
+            if self.path == "/dies":
+                dying.set()
+                threading.Thread(target=lambda: (go(), os._exit(1))).start()
+            self.send_response(200)
+            self.send_header("content-length", "1000")
+            self.end_headers()
+            self.wfile.write(b"some")
+            return
         if self.path == "/slow":
-            while not os.path.exists(os.path.join(files, "go")):
-                time.sleep(0.02)
+            go()
         self.say(200, f"{os.getpid()} {os.environ.get('NAME', '')}")
     do_POST = do_GET
 class Server(http.server.ThreadingHTTPServer):
@@ -377,6 +393,37 @@ fn a_crash_cuts_the_stream_and_the_next_request_starts_it_again() {
     until("it is gone", || is_gone(first).then_some(()));
     let next = forebay.get("/next").served();
     assert_ne!(next.trim(), first.to_string());
+}
+
+#[test]
+fn a_server_that_ends_and_still_takes_connections_gets_no_request() {
+    let forebay = Forebay::start("", "    idle: none\n", "");
+    let cut = forebay.get("/dies");
+    assert!(cut.status == 200 && !cut.whole, "{cut:?}");
+    let next = std::thread::scope(|scope| {
+        let next = scope.spawn(|| forebay.get("/next"));
+        until("it waits", || {
+            let waits = forebay.metric("forebay_waiting{") == 1.0;
+            (waits || next.is_finished()).then_some(())
+        });
+        std::fs::write(forebay.file("go"), "").unwrap();
+        next.join().unwrap()
+    });
+    let pids = forebay.pids();
+    assert_eq!(next.served().trim(), pids[1].to_string());
+    assert_eq!(forebay.lines("served").len(), 2);
+}
+
+#[test]
+fn a_server_that_only_breaks_an_answer_serves_on() {
+    let forebay = Forebay::start("", "    idle: none\n", "");
+    let before = forebay.get("/x").served();
+    for _ in 0..5 {
+        let cut = forebay.get("/breaks");
+        assert!(cut.status == 200 && !cut.whole, "{cut:?}");
+        assert_eq!(forebay.get("/x").served(), before);
+    }
+    assert_eq!(forebay.pids().len(), 1);
 }
 
 #[test]

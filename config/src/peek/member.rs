@@ -10,7 +10,8 @@ use crate::pointer::Pointer;
 ///
 /// A name counts in whatever ASCII case, as servers written in Go read it. A member that comes twice is an ambiguity
 /// that is reported and not settled: so its value is certain as soon as it was read, and whoever goes on feeding learns
-/// of another one.
+/// of another one. The same is said of a member followed by what is not JSON: a server that reads it all the same, with
+/// comments perhaps, may find another one there.
 #[derive(Clone, Debug)]
 pub struct Member {
     peek: Peek,
@@ -31,12 +32,13 @@ pub enum Sight<'a> {
     },
     /// There is none that is a string of at most [`LONGEST`](super::LONGEST) valid bytes, or no JSON object.
     Absent,
-    /// It was named twice.
+    /// It was named twice, or what follows it is not JSON.
     Twice,
 }
 
 impl Member {
-    /// * `names`: any of them is the member; not empty
+    /// * `names`: any of them is the member; not empty. `null` or an empty string under another name than the first is
+    ///   none: clients that know both names send one of them so
     pub fn new(names: &[&str]) -> Self {
         let pointer = |name: &&str| Pointer {
             tokens: vec![(*name).to_owned()],
@@ -61,6 +63,7 @@ impl Member {
             return Sight::Twice;
         }
         match self.peek.string() {
+            Some(_) if self.peek.is_broken() => Sight::Twice,
             Some((Some(text), at)) => Sight::Found { text, at },
             Some((None, _)) => Sight::Absent,
             None if self.done || self.peek.passed() => Sight::Absent,
@@ -176,6 +179,52 @@ mod tests {
             },
         );
         is(r#"{"name": "a", "model""#, Sight::Twice);
+        is(r#"{"model": "a", "name": "a""#, Sight::Twice);
+        is(r#"{"model": "a", "name": 5"#, Sight::Twice);
+    }
+
+    #[test]
+    fn an_empty_value_under_another_name_is_none() {
+        for (document, value) in [
+            (r#"{"model":"m","system":"","name":""}"#, "m"),
+            (r#"{"model":"m","name":null}"#, "m"),
+            (r#"{"name":"","model":"m"}"#, "m"),
+            (r#"{"name":null,"model":"m"}"#, "m"),
+            (r#"{"model":null,"name":"m"}"#, ""),
+            (r#"{"name":"m"}"#, "m"),
+        ] {
+            for size in [1, 3, usize::MAX] {
+                let mut member = Member::new(&["model", "name"]);
+                document
+                    .as_bytes()
+                    .chunks(size)
+                    .for_each(|piece| member.feed(piece));
+                match member.sight() {
+                    Sight::Found { text, at } => {
+                        assert_eq!(text, value, "{document}");
+                        let written = &document[at.start as usize..at.end as usize];
+                        assert_eq!(written.trim_matches('"'), value, "{document}");
+                    }
+                    other => assert_eq!((other, value), (Sight::Twice, ""), "{document}"),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_not_json_may_hide_another_one() {
+        for document in [
+            r#"{"model": "a", /* */ "model": "b"}"#,
+            r#"{"model": "a", 'model': 'b'}"#,
+            r#"{"model": "a" model: "b"}"#,
+            "{\"model\": \"a\", \"\0\": 1}",
+        ] {
+            assert!(sight(document.as_bytes(), 1).1, "{document}");
+        }
+        assert!(
+            !sight(br#"{"model": "a"} // {"model": "b"}"#, 1).1,
+            "after its end"
+        );
     }
 
     proptest! {
@@ -184,7 +233,12 @@ mod tests {
             text in "[{}\\[\\]:,\"\\\\model 1]{0,60}", size in 1usize..9,
         ) {
             for document in [text.clone(), format!(r#"{{"model": "{text}"#), format!(r#"{{"a": {text}, "model": "m"}}"#)] {
-                prop_assert_eq!(sight(document.as_bytes(), size), sight(document.as_bytes(), usize::MAX));
+                // What came before a second one, or before what is not JSON, may have been seen or not.
+                let settled = |size| match sight(document.as_bytes(), size) {
+                    (_, true) => None,
+                    (first, false) => Some(first),
+                };
+                prop_assert_eq!(settled(size), settled(usize::MAX));
             }
         }
     }

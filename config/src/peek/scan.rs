@@ -137,9 +137,15 @@ impl Peek {
         }
     }
 
-    /// How many keys of wanted places there were, those that came again included.
+    /// How many keys of wanted places there were, those that came again included. The first place in the list counts
+    /// by its key, the others once they have a value that is neither `null` nor an empty string.
     pub(super) fn named(&self) -> u32 {
         self.named
+    }
+
+    /// True when what came is not JSON.
+    pub(super) fn is_broken(&self) -> bool {
+        matches!(self.state, State::Broken)
     }
 
     /// True when a wanted member of the document's object came and is over.
@@ -188,7 +194,11 @@ impl Peek {
             (b'"', Role::Value) => {
                 if let Some(slot) = self.target.and_then(|node| self.places.wanted_at(node)) {
                     let end = self.at + plain as u64 + 1;
-                    self.string = Some((slot, self.began..end));
+                    let is_empty = end - self.began == 2;
+                    if slot == 0 || !is_empty {
+                        self.string = Some((slot, self.began..end));
+                    }
+                    self.named += u32::from(slot > 0 && !is_empty);
                 }
                 self.take_text();
                 self.value_ended();
@@ -236,6 +246,9 @@ impl Peek {
     fn value(&mut self, byte: u8) {
         self.began = self.at;
         let wanted = self.target.and_then(|node| self.places.wanted_at(node));
+        if wanted.is_some_and(|slot| slot > 0) && !matches!(byte, b'"' | b'n') {
+            self.named += 1;
+        }
         self.state = match byte {
             b'"' => State::Text(Role::Value),
             b'{' => return self.open(Open::Object(self.target)),
@@ -312,7 +325,7 @@ impl Peek {
         let named = self.node_of_object().zip(self.text.whole());
         self.target = named.and_then(|(node, key)| self.places.named(node, key));
         if let Some(node) = self.target {
-            self.named += u32::from(self.places.wanted_at(node).is_some());
+            self.named += u32::from(self.places.wanted_at(node) == Some(0));
             for &slot in self.places.below(node) {
                 self.values[slot] = None;
             }

@@ -101,6 +101,7 @@ fn render(control: &Control) -> String {
     overview(&mut out, control, &control.status(), &snapshot);
     routes(&mut out, control, &snapshot);
     clusters::clusters(&mut out, &snapshot, &control.scaling.report());
+    clusters::devices(&mut out, &control.scaling.gpus());
     out.push_str("</main></body></html>\n");
     out
 }

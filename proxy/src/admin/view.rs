@@ -68,7 +68,8 @@ pub(super) async fn clusters(State(desk): State<Arc<Desk>>) -> Result<Response, 
             let clusters = configured
                 .filter_map(|c| snapshot.clusters.get(&c.name))
                 .map(|c| cluster_json(c, &reports));
-            json!({ "generation": snapshot.generation, "clusters": clusters.collect::<Vec<_>>() })
+            let clusters = clusters.collect::<Vec<_>>();
+            json!({ "generation": snapshot.generation, "clusters": clusters, "gpus": scaling.gpus() })
         })
         .await
 }

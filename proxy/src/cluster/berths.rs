@@ -2,7 +2,8 @@
 //!
 //! A server with a thread per connection blocks whoever has no thread: an idle connection of one worker must not stand
 //! in the way of another worker's request. Who has a slot and no connection takes a berth. When none is free, one of
-//! them is idle or about to be, for each connection in use belongs to another slot; its holder closes it.
+//! them is idle or about to be, for each connection in use belongs to another slot; its holder closes it. What is in
+//! use without a slot, since there was no limit when it was opened, takes no berth: it may last for hours.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -40,9 +41,11 @@ impl Berth {
 
 impl Drop for Berth {
     fn drop(&mut self) {
-        let berths = &self.counters.berths;
-        berths.taken.fetch_sub(1, Ordering::SeqCst);
-        berths.tell();
+        if self.bounded {
+            let berths = &self.counters.berths;
+            berths.taken.fetch_sub(1, Ordering::SeqCst);
+            berths.tell();
+        }
     }
 }
 
@@ -73,14 +76,16 @@ impl Drop for Wanting<'_> {
 }
 
 impl Endpoint {
-    /// Takes a berth, if fewer than `limit` are taken; `None`: there is no limit.
+    /// Takes a berth, if fewer than `limit` are taken; `None`: there is no limit, and nothing is counted.
     pub fn berth(&self, limit: Option<u32>) -> Option<Berth> {
         let counters = self.counters();
-        let most = limit.unwrap_or(u32::MAX);
-        let more = |taken: u32| (taken < most).then_some(taken + 1);
-        let taken = &counters.berths.taken;
-        let took = taken.fetch_update(Ordering::SeqCst, Ordering::SeqCst, more);
-        took.is_ok().then(|| Berth {
+        if let Some(most) = limit {
+            let more = |taken: u32| (taken < most).then_some(taken + 1);
+            let taken = &counters.berths.taken;
+            let took = taken.fetch_update(Ordering::SeqCst, Ordering::SeqCst, more);
+            took.ok()?;
+        }
+        Some(Berth {
             counters: Arc::clone(counters),
             bounded: limit.is_some(),
         })
@@ -142,13 +147,15 @@ mod tests {
     }
 
     #[test]
-    fn without_a_limit_they_are_only_counted() {
+    fn what_was_taken_without_a_limit_counts_for_none() {
         let endpoint = Endpoint::unlisted(([127, 0, 0, 1], 1).into());
         let many: Vec<_> = (0..100).filter_map(|_| endpoint.berth(None)).collect();
         assert_eq!(many.len(), 100);
         assert!(!many[0].is_bounded());
-        assert!(endpoint.berth(Some(100)).is_none());
+        let only = endpoint.berth(Some(1)).unwrap();
         drop(many);
+        assert!(endpoint.berth(Some(1)).is_none());
+        drop(only);
         assert!(endpoint.berth(Some(1)).is_some());
     }
 }

@@ -117,6 +117,10 @@ impl Endpoint {
         &self.counters
     }
 
+    pub(super) fn common(&self) -> &Common {
+        &self.common
+    }
+
     /// Whether it gets requests.
     pub fn state(&self) -> EndpointState {
         self.vitals().state(self.common.is_checked(), vitals::now())

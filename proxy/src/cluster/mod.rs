@@ -13,6 +13,7 @@ mod pause;
 mod ring;
 mod seats;
 mod starts;
+mod suspicion;
 #[cfg(test)]
 pub(crate) mod tests;
 mod verdict;
@@ -71,6 +72,8 @@ struct Common {
     checked: AtomicBool,
     /// Of all endpoints' flags.
     changes: Arc<Changes>,
+    /// The cluster; of none where an endpoint is in no set.
+    roots: Weak<Roots>,
 }
 
 impl Common {
@@ -89,6 +92,8 @@ struct Roots {
     wary: AtomicBool,
     /// The newest configuration has a room.
     has_room: AtomicBool,
+    /// The servers are processes of ours, by the newest configuration, and requests can wait for another one.
+    local: AtomicBool,
     /// Where requests wait, in clusters that have such a room.
     room: Arc<Room<Arc<Endpoint>>>,
     /// Held while those who wait are told of a change.
@@ -151,12 +156,16 @@ impl ClusterState {
             wellness: Wellness::default(),
         });
         Self {
-            roots: Arc::new(Roots {
+            roots: Arc::new_cyclic(|roots| Roots {
                 name: name.to_owned(),
-                common: Arc::default(),
+                common: Arc::new(Common {
+                    roots: Weak::clone(roots),
+                    ..Common::default()
+                }),
                 hurry: Notify::new(),
                 wary: AtomicBool::new(false),
                 has_room: AtomicBool::new(true),
+                local: AtomicBool::new(false),
                 room: seats::new_room(),
                 announcing: Mutex::default(),
                 undemanding: AtomicU32::new(0),

@@ -44,10 +44,15 @@ pub(super) fn mark_gone(before: &EndpointSet, now: &EndpointSet) {
 
 /// True when a server may listen long before it can serve, nobody else checks that, and requests can wait for it.
 fn is_wary(cluster: &config::Cluster) -> bool {
-    let scale = cluster.scale.as_ref();
-    let started = scale.is_some_and(|s| matches!(s.driver, config::Driver::Process(_))); // once it is ready
     let says_so = server_kind::says_ready(cluster);
-    cluster.has_room() && cluster.health.is_none() && says_so && !started
+    // A process of ours is in the set once it is ready.
+    cluster.has_room() && cluster.health.is_none() && says_so && !is_local(cluster)
+}
+
+/// True when the servers are processes of ours.
+fn is_local(cluster: &config::Cluster) -> bool {
+    let scale = cluster.scale.as_ref();
+    scale.is_some_and(|s| matches!(s.driver, config::Driver::Process(_)))
 }
 
 /// How long requests of a cluster wait.
@@ -145,6 +150,7 @@ impl ClusterState {
         if let Some(endpoint) = known.get(&address).and_then(Weak::upgrade) {
             endpoint.vitals().readmit(true, vitals::now());
             endpoint.vitals().set_down(false);
+            endpoint.vitals().set_suspect(false);
         }
     }
 
@@ -282,14 +288,17 @@ impl ClusterState {
     pub fn mark_up(&self, endpoint: &Endpoint) {
         let (vitals, now) = (endpoint.vitals(), vitals::now());
         let back = vitals.is_half_open(now) && vitals.readmit(false, now);
+        let cleared = vitals.set_suspect(false);
         if vitals.set_down(false) || back {
             endpoint.vitals().begin_slow(vitals::now());
             tracing::debug!(cluster = self.name(), endpoint = %endpoint.label, "endpoint is up");
             self.announce();
+        } else if cleared {
+            self.announce();
         }
     }
 
-    /// Endpoints of the newest set that are down or half-open.
+    /// Endpoints of the newest set that are down, suspect or half-open.
     ///
     /// * `all`: also those that only their checks keep from serving
     pub fn unready(&self, all: bool) -> Vec<Arc<Endpoint>> {
@@ -299,6 +308,7 @@ impl ClusterState {
         let unready = |e: &&Arc<Endpoint>| {
             let vitals = e.vitals();
             vitals.is_down()
+                || vitals.is_suspect()
                 || vitals.is_half_open(now)
                 || all && checked && vitals.check() != Some(true)
         };
@@ -341,9 +351,12 @@ impl ClusterState {
         }
         let has_room = cluster.has_room();
         self.roots.has_room.store(has_room, Ordering::Release);
+        let local = has_room && is_local(cluster);
+        self.roots.local.store(local, Ordering::Release);
         if !has_room {
             for endpoint in &self.roots.newest.load().endpoints {
                 endpoint.vitals().set_down(false);
+                endpoint.vitals().set_suspect(false);
             }
         }
     }

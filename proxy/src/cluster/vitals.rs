@@ -30,6 +30,8 @@ const DOWN: u32 = 1 << 7;
 const GONE: u32 = 1 << 8;
 /// It said that it did not take a request on, and gets nothing of its room for a moment.
 const PAUSED: u32 = 1 << 9;
+/// A connection to it broke under a request, and no probe has passed since: it may be ending.
+const SUSPECT: u32 = 1 << 10;
 
 /// The full share of an endpoint; shares are in thousandths of its weight.
 pub(super) const FULL: u64 = 1000;
@@ -159,7 +161,7 @@ impl Vitals {
     /// Whether it may be chosen at `now`.
     pub(super) fn standing(&self, policy: Policy, now: u64) -> Standing {
         let flags = self.flags.load();
-        if flags & (DRAINED | DOWN) != 0 || policy.checked && flags & FAILED != 0 {
+        if flags & (DRAINED | DOWN | SUSPECT) != 0 || policy.checked && flags & FAILED != 0 {
             return Standing::Out;
         }
         let unknown = policy.checked && flags & PASSED == 0;
@@ -350,10 +352,10 @@ impl Vitals {
     /// It may be given to a request that waits.
     pub(super) fn may_serve(&self, checked: bool) -> bool {
         let flags = self.flags.load();
-        flags & PAUSED == 0 && serves(flags, checked)
+        flags & (PAUSED | SUSPECT) == 0 && serves(flags, checked)
     }
 
-    /// The same, or it will be in a moment.
+    /// The same, or it may be in a moment.
     pub(super) fn is_there(&self, checked: bool) -> bool {
         serves(self.flags.load(), checked)
     }
@@ -392,6 +394,18 @@ impl Vitals {
         }
     }
 
+    /// True when that is new.
+    pub(super) fn set_suspect(&self, suspect: bool) -> bool {
+        match suspect {
+            true => self.flags.set(SUSPECT),
+            false => self.flags.clear(SUSPECT),
+        }
+    }
+
+    pub(super) fn is_suspect(&self) -> bool {
+        self.has(SUSPECT)
+    }
+
     /// Ejected, and its time is over.
     pub(super) fn is_half_open(&self, now: u64) -> bool {
         self.is_ejected() && now >= self.ejected_until()
@@ -415,7 +429,7 @@ impl Vitals {
         let flags = self.flags.load();
         if flags & DRAINED != 0 {
             EndpointState::Draining
-        } else if checked && flags & FAILED != 0 || flags & DOWN != 0 {
+        } else if checked && flags & FAILED != 0 || flags & (DOWN | SUSPECT) != 0 {
             EndpointState::Unhealthy
         } else if flags & EJECTED != 0 && now < self.ejected_until() {
             EndpointState::Ejected

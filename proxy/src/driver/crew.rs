@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use forebay_config::Process;
+use forebay_config::{Process, Scale};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
@@ -13,6 +13,7 @@ use super::backoff::Backoff;
 use super::plan::{Action, Goal, Phase, View, plan};
 use super::replica::{Duty, Failure, News, Recipe, Replica, Settings, Tools};
 use super::supervise::Ending;
+use crate::gpu::{Claim, Notice, Tenancy};
 use crate::scaler::Replicas;
 
 /// How often in a row a port that was taken meanwhile costs nothing but another one.
@@ -57,6 +58,8 @@ pub(super) enum Command {
 pub(super) struct Inbox {
     pub(super) wanted: watch::Receiver<u32>,
     pub(super) commands: mpsc::UnboundedReceiver<Command>,
+    /// Which replicas make room for others.
+    pub(super) notices: mpsc::UnboundedReceiver<Notice>,
 }
 
 struct Member {
@@ -66,6 +69,13 @@ struct Member {
     /// It went by itself, and what it left is still being removed: until then nothing is known of the reason.
     failing: bool,
     duty: Arc<watch::Sender<Duty>>,
+    /// Its claim to a place on a device.
+    claim: Option<u64>,
+    placed: bool,
+    /// How long it waited for its place.
+    waited: Duration,
+    /// It makes room for others.
+    evicted: bool,
 }
 
 /// The replicas of one cluster.
@@ -74,8 +84,12 @@ pub(super) struct Crew {
     tools: Arc<Tools>,
     board: Arc<Board>,
     settings: watch::Receiver<Settings>,
+    /// `None`: the proxy shares no devices.
+    tenancy: Option<Arc<Tenancy>>,
     recipe: Arc<Recipe>,
     max: u32,
+    /// So many ran another command and have no successor that is ready.
+    owed: u32,
     members: BTreeMap<u64, Member>,
     serving: Vec<SocketAddr>,
     teller: mpsc::Sender<(u64, News)>,
@@ -88,8 +102,9 @@ pub(super) struct Crew {
 }
 
 impl Recipe {
-    pub(super) fn of(process: &Process) -> Self {
+    pub(super) fn of(scale: &Scale, process: &Process) -> Self {
         Self {
+            gpu: scale.gpu.is_some(),
             command: process.command.clone(),
             env: process.env.clone(),
             directory: process.directory.clone(),
@@ -113,6 +128,7 @@ impl Crew {
         tools: Tools,
         board: Arc<Board>,
         settings: watch::Receiver<Settings>,
+        tenancy: Option<Arc<Tenancy>>,
         (recipe, max): (Recipe, u32),
     ) -> Self {
         let (teller, news) = mpsc::channel(64);
@@ -121,8 +137,10 @@ impl Crew {
             tools: Arc::new(tools),
             board,
             settings,
+            tenancy,
             recipe: Arc::new(recipe),
             max,
+            owed: 0,
             members: BTreeMap::new(),
             serving: Vec::new(),
             teller,
@@ -151,6 +169,7 @@ impl Crew {
             let pause = self.blocked_until;
             tokio::select! {
                 Some((id, news)) = self.news.recv() => self.hear(id, news),
+                Some(notice) = inbox.notices.recv() => self.make_room(notice),
                 changed = inbox.wanted.changed(), if !dropped => dropped = changed.is_err(),
                 Some(command) = inbox.commands.recv() => match command {
                     Command::Recipe(recipe, max) => self.adopt(recipe, max),
@@ -169,6 +188,13 @@ impl Crew {
         if *self.recipe != recipe {
             tracing::info!(cluster = %self.cluster, "the command changed: replicas are replaced");
             self.recipe = Arc::new(recipe);
+            let serves = |member: &&Member| member.phase == Phase::Ready && !member.evicted;
+            self.owed = count(self.members.values().filter(serves));
+            for member in self.members.values() {
+                if let Some((tenancy, claim)) = self.tenancy.as_ref().zip(member.claim) {
+                    tenancy.set_stale(claim, member.recipe != self.recipe);
+                }
+            }
             self.backoff.reset();
             self.clashes = 0;
             self.status.failed_in_a_row = 0;
@@ -191,6 +217,7 @@ impl Crew {
             Some(_) => self.max.min(1),
             None => self.max,
         };
+        let wanted = self.affordable(wanted);
         let views: Vec<View> = self
             .members
             .iter()
@@ -213,6 +240,38 @@ impl Crew {
         }
     }
 
+    /// What of the wanted is worth a place on a device: without a reason to load more there is only what is there, and
+    /// its successors.
+    fn affordable(&mut self, wanted: u32) -> u32 {
+        if wanted == 0 {
+            self.owed = 0;
+        }
+        let Some(tenancy) = self.tenancy.as_ref().filter(|_| self.recipe.gpu) else {
+            return wanted;
+        };
+        let current = |member: &&Member| member.recipe == self.recipe && !member.evicted;
+        let of = |phase| {
+            let members = self.members.values().filter(current);
+            count(members.filter(|member| member.placed && member.phase == phase))
+        };
+        // One that drains can be taken back, which needs no place.
+        let serving = of(Phase::Ready) + of(Phase::Draining);
+        tenancy.target(wanted, serving + of(Phase::Starting).max(self.owed))
+    }
+
+    /// Takes one out for others, or back.
+    fn make_room(&mut self, notice: Notice) {
+        let (claim, evicted) = match notice {
+            Notice::Evict(claim) => (claim, true),
+            Notice::Keep(claim) => (claim, false),
+        };
+        let mut members = self.members.values_mut();
+        if let Some(member) = members.find(|member| member.claim == Some(claim)) {
+            member.evicted = evicted;
+            self.status.evictions += u64::from(evicted);
+        }
+    }
+
     fn view(&self, id: u64, member: &Member) -> View {
         let busy = |address| self.tools.endpoints.in_flight(address) > 0;
         View {
@@ -220,6 +279,8 @@ impl Crew {
             phase: member.phase,
             stale: member.recipe != self.recipe,
             busy: member.address.is_some_and(busy),
+            placed: member.placed,
+            evicted: member.evicted,
         }
     }
 
@@ -227,8 +288,9 @@ impl Crew {
     fn tell(&mut self, id: u64, phase: Phase, duty: Duty) {
         if let Some(member) = self.members.get_mut(&id) {
             member.phase = phase;
-            let to = member.duty.clone();
+            let (to, claim) = (member.duty.clone(), member.claim);
             self.list();
+            self.leaves(claim, true);
             to.send_replace(duty);
         }
     }
@@ -247,7 +309,15 @@ impl Crew {
             } else {
                 Phase::Stopping
             };
+            let claim = member.claim.filter(|_| in_time);
+            self.leaves(claim, false);
             self.list();
+        }
+    }
+
+    fn leaves(&self, claim: Option<u64>, leaves: bool) {
+        if let Some((tenancy, claim)) = self.tenancy.as_ref().zip(claim) {
+            tenancy.set_leaving(claim, leaves);
         }
     }
 
@@ -255,6 +325,9 @@ impl Crew {
         self.status.starts += 1;
         let id = self.status.starts;
         let duty = Arc::new(watch::Sender::new(Duty::Serve));
+        let tenancy = self.tenancy.as_ref().filter(|_| self.recipe.gpu);
+        let claim = tenancy.map(|tenancy| tenancy.ask(self.owed > 0));
+        let claimed = claim.as_ref().map(Claim::id);
         let replica = Replica {
             id,
             recipe: self.recipe.clone(),
@@ -262,6 +335,7 @@ impl Crew {
             settings: self.settings.clone(),
             duty: duty.clone(),
             news: self.teller.clone(),
+            claim,
         };
         let member = Member {
             recipe: self.recipe.clone(),
@@ -269,14 +343,27 @@ impl Crew {
             address: None,
             failing: false,
             duty,
+            claim: claimed,
+            placed: claimed.is_none(),
+            waited: Duration::ZERO,
+            evicted: false,
         };
         self.members.insert(id, member);
-        tracing::info!(cluster = %self.cluster, replica = id, "starting");
+        match claimed {
+            None => tracing::info!(cluster = %self.cluster, replica = id, "starting"),
+            Some(_) => tracing::debug!(cluster = %self.cluster, replica = id, "wants a device"),
+        }
         tokio::spawn(replica.live());
     }
 
     fn hear(&mut self, id: u64, news: News) {
         match news {
+            News::Placed(device, waited) => {
+                if let Some(member) = self.members.get_mut(&id) {
+                    (member.placed, member.waited) = (true, waited);
+                    tracing::info!(cluster = %self.cluster, replica = id, device, ?waited, "starting");
+                }
+            }
             News::Ready(address, took) => {
                 let Some(member) = self.members.get_mut(&id) else {
                     return;
@@ -287,6 +374,10 @@ impl Crew {
                     self.clashes = 0;
                     self.status.failed_in_a_row = 0;
                     self.status.last_start = Some(took);
+                    self.status.last_place = Some(member.waited);
+                    if member.recipe == self.recipe {
+                        self.owed = self.owed.saturating_sub(1);
+                    }
                     tracing::info!(cluster = %self.cluster, replica = id, %address, ?took, "ready");
                 }
             }
@@ -311,16 +402,23 @@ impl Crew {
     }
 
     fn failed(&mut self, id: u64, failure: Failure) {
-        let (cluster, reason) = (&self.cluster, &failure.reason);
+        // What it printed last is in lines of its own.
+        let (reason, printed) = match failure.reason.split_once('\n') {
+            Some((reason, printed)) => (reason, printed.replace('\n', " | ")),
+            None => (&*failure.reason, String::new()),
+        };
+        let cluster = &self.cluster;
         if failure.clash && self.clashes < CLASHES {
             self.clashes += 1;
             tracing::info!(%cluster, replica = id, "its port was taken meanwhile: another one");
             return;
         }
         match failure.ready {
-            Some(ready) => tracing::warn!(%cluster, replica = id, ?ready, %reason, "crashed"),
+            Some(ready) => {
+                tracing::warn!(%cluster, replica = id, ?ready, reason, printed, "crashed")
+            }
             None => {
-                tracing::warn!(%cluster, replica = id, %reason, "could not start");
+                tracing::warn!(%cluster, replica = id, reason, printed, "could not start");
                 self.status.failed_in_a_row = self.status.failed_in_a_row.saturating_add(1);
             }
         }
@@ -340,16 +438,23 @@ impl Crew {
     }
 
     fn publish(&mut self) {
-        let (mut starting, mut ready, mut stopping) = (0, 0, 0);
+        let (mut starting, mut ready, mut stopping, mut placing) = (0, 0, 0, 0);
         for member in self.members.values() {
             match member.phase {
-                Phase::Starting => starting += 1,
+                Phase::Starting => {
+                    starting += 1;
+                    placing += u32::from(!member.placed);
+                }
                 Phase::Ready => ready += 1,
                 Phase::Draining | Phase::Stopping => stopping += 1,
             }
         }
         (self.status.starting, self.status.ready) = (starting, ready);
-        self.status.stopping = stopping;
+        (self.status.stopping, self.status.placing) = (stopping, placing);
         self.board.publish(self.status.clone());
     }
+}
+
+fn count<T>(of: impl Iterator<Item = T>) -> u32 {
+    u32::try_from(of.count()).unwrap_or(u32::MAX)
 }

@@ -23,6 +23,10 @@ pub(super) struct View {
     pub(super) stale: bool,
     /// Has work.
     pub(super) busy: bool,
+    /// Has its place on a device, or needs none.
+    pub(super) placed: bool,
+    /// Makes room for others.
+    pub(super) evicted: bool,
 }
 
 /// One thing to do.
@@ -48,26 +52,39 @@ pub(super) struct Goal {
 }
 
 /// Returns what leads to the goal. With room below `max`, stale replicas serve until their successors do; without,
-/// they go first, one at a time.
+/// they go first, one at a time. Who makes room for others goes, and who has no place yet only counts as far as nobody
+/// can be taken back instead.
 pub(super) fn plan(goal: Goal, replicas: &[View]) -> Vec<Action> {
     let target = goal.wanted.min(goal.max) as usize;
     let mut actions = Vec::new();
     let of = |phase, stale| {
         let mut found: Vec<&View> = replicas
             .iter()
-            .filter(|view| view.phase == phase && view.stale == stale)
+            .filter(|view| view.phase == phase && view.stale == stale && !view.evicted)
             .collect();
-        // Those to spare first: the idle ones, newest first.
-        found.sort_by_key(|view| (view.busy, std::cmp::Reverse(view.id)));
+        // Those to spare first: without a place, then the idle ones, newest first.
+        found.sort_by_key(|view| (view.placed, view.busy, std::cmp::Reverse(view.id)));
         found
     };
+    let making_room = replicas.iter().filter(|view| view.evicted);
+    let moving_away = making_room.clone().count();
+    actions.extend(making_room.filter_map(|view| match view.phase {
+        Phase::Starting => Some(Action::Cancel(view.id)),
+        Phase::Ready => Some(Action::Drain(view.id)),
+        Phase::Draining | Phase::Stopping => None,
+    }));
     actions.extend(
         of(Phase::Starting, true)
             .iter()
             .map(|view| Action::Cancel(view.id)),
     );
     let (starting, ready) = (of(Phase::Starting, false), of(Phase::Ready, false));
-    let surplus = (starting.len() + ready.len()).saturating_sub(target);
+    let unplaced = starting.iter().filter(|view| !view.placed).count();
+    let fixed = starting.len() - unplaced + ready.len();
+    let drains = of(Phase::Draining, false);
+    let resumed = target.saturating_sub(fixed).min(drains.len());
+    actions.extend(drains[..resumed].iter().map(|view| Action::Resume(view.id)));
+    let surplus = (starting.len() + ready.len() + resumed).saturating_sub(target);
     let cancelled = surplus.min(starting.len());
     actions.extend(
         starting[..cancelled]
@@ -77,15 +94,7 @@ pub(super) fn plan(goal: Goal, replicas: &[View]) -> Vec<Action> {
     let drained = surplus - cancelled;
     actions.extend(ready[..drained].iter().map(|view| Action::Drain(view.id)));
 
-    let mut missing = target.saturating_sub(starting.len() + ready.len());
-    for view in of(Phase::Draining, false).iter().take(missing) {
-        actions.push(Action::Resume(view.id));
-        missing -= 1;
-    }
-    let resumed = actions
-        .iter()
-        .filter(|action| matches!(action, Action::Resume(_)))
-        .count();
+    let missing = target.saturating_sub(starting.len() + ready.len() + resumed);
     let room = (goal.max as usize).saturating_sub(replicas.len());
     let started = missing.min(room);
     actions.extend(std::iter::repeat_n(Action::Start, started));
@@ -94,8 +103,9 @@ pub(super) fn plan(goal: Goal, replicas: &[View]) -> Vec<Action> {
     let stale = of(Phase::Ready, true);
     let mut spare = (serving + stale.len()).saturating_sub(target);
     let moving = started + starting.len() - cancelled
+        + moving_away
         + of(Phase::Draining, true).len()
-        + of(Phase::Draining, false).len()
+        + drains.len()
         - resumed
         + of(Phase::Stopping, true).len()
         + of(Phase::Stopping, false).len();
@@ -117,6 +127,8 @@ mod tests {
             phase,
             stale: false,
             busy: false,
+            placed: true,
+            evicted: false,
         }
     }
 
@@ -200,5 +212,39 @@ mod tests {
         );
         assert_eq!(at(1, 1, &[stale(1, Ready)]), [Action::Drain(1)]);
         assert_eq!(at(0, 2, &full), [Action::Drain(2), Action::Drain(1)]);
+    }
+
+    fn evicted(id: u64, phase: Phase) -> View {
+        View {
+            evicted: true,
+            ..view(id, phase)
+        }
+    }
+
+    fn unplaced(id: u64) -> View {
+        View {
+            placed: false,
+            ..view(id, Starting)
+        }
+    }
+
+    #[test]
+    fn who_makes_room_goes_and_is_missed_but_not_taken_back() {
+        assert_eq!(at(1, 1, &[evicted(1, Ready)]), [Action::Drain(1)]);
+        assert_eq!(at(1, 1, &[evicted(1, Draining)]), []);
+        assert_eq!(at(1, 2, &[evicted(1, Draining)]), [Action::Start]);
+        assert_eq!(at(0, 2, &[evicted(1, Draining)]), []);
+        // Nothing else goes meanwhile for want of a successor.
+        assert_eq!(at(2, 2, &[evicted(1, Draining), stale(2, Ready)]), []);
+    }
+
+    #[test]
+    fn one_that_is_taken_back_is_better_than_one_without_a_place() {
+        let both = [view(1, Draining), unplaced(2)];
+        assert_eq!(at(1, 2, &both), [Action::Resume(1), Action::Cancel(2)]);
+        assert_eq!(at(2, 2, &both), [Action::Resume(1)]);
+        assert_eq!(at(1, 2, &[evicted(1, Draining), unplaced(2)]), []);
+        let starting = [unplaced(1), view(2, Starting)];
+        assert_eq!(at(1, 2, &starting), [Action::Cancel(1)]);
     }
 }

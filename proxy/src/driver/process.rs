@@ -13,6 +13,7 @@ use super::log::Log;
 use super::replica::{Recipe, Settings, Tools};
 use super::supervise::Ending;
 use super::{Endpoints, Readiness};
+use crate::gpu::{Broker, Sight, Tenancy, Terms};
 use crate::scaler::{Driver, Replicas};
 
 /// The longest a replica that is no longer wanted may take to finish its work.
@@ -29,6 +30,7 @@ pub struct ProcessDriver {
     board: Arc<Board>,
     done: watch::Receiver<bool>,
     log: Log,
+    tenancy: Option<Arc<Tenancy>>,
 }
 
 /// What a driver needs from the proxy.
@@ -41,6 +43,8 @@ pub struct Surroundings {
     pub endpoints: Arc<dyn Endpoints>,
     /// The executable that knows `supervise`; `None`: the running one. For tests.
     pub supervisor: Option<PathBuf>,
+    /// Who shares the devices, and the requests of the cluster; `None`: nobody does, and `gpu` means nothing.
+    pub budget: Option<(Arc<Broker>, Arc<dyn Sight>)>,
 }
 
 impl ProcessDriver {
@@ -71,11 +75,21 @@ impl ProcessDriver {
         let (wanted, asked) = watch::channel(0);
         let (commands, told_commands) = mpsc::unbounded_channel();
         let (finished, done) = watch::channel(false);
-        let recipe = (Recipe::of(process), scale.max);
-        let crew = Crew::new(around.cluster, tools, board.clone(), told, recipe);
+        let recipe = (Recipe::of(scale, process), scale.max);
+        let (tenancy, notices) = match around.budget {
+            Some((broker, sight)) => {
+                let (cluster, terms) = (around.cluster.clone(), Terms::of(scale));
+                let (tenancy, notices) = broker.join(cluster, terms, Arc::downgrade(&sight));
+                (Some(Arc::new(tenancy)), notices)
+            }
+            None => (None, mpsc::unbounded_channel().1),
+        };
+        let shared = tenancy.clone();
+        let crew = Crew::new(around.cluster, tools, board.clone(), told, shared, recipe);
         let inbox = Inbox {
             wanted: asked,
             commands: told_commands,
+            notices,
         };
         tokio::spawn(async move {
             crew.run(inbox).await;
@@ -88,6 +102,7 @@ impl ProcessDriver {
             board,
             done,
             log,
+            tenancy,
         })
     }
 
@@ -104,7 +119,10 @@ impl ProcessDriver {
             *old = new;
             differs
         });
-        let recipe = Command::Recipe(Recipe::of(process), scale.max);
+        if let Some(tenancy) = &self.tenancy {
+            tenancy.set_terms(Terms::of(scale));
+        }
+        let recipe = Command::Recipe(Recipe::of(scale, process), scale.max);
         self.commands.send(recipe).is_ok()
     }
 
@@ -115,6 +133,12 @@ impl ProcessDriver {
             settings.hurry = somebody_waits;
             differs
         });
+    }
+
+    /// True while no device could hold one of its replicas, whoever makes room, and it has none. `None`: it shares no
+    /// devices.
+    pub fn hopeless(&self) -> Option<watch::Receiver<bool>> {
+        self.tenancy.as_ref().map(|tenancy| tenancy.hopeless())
     }
 
     /// What ends its replicas, also when the driver is dropped already.
@@ -171,11 +195,8 @@ impl Ender {
 
 impl Driver for ProcessDriver {
     fn want(&self, replicas: u32) {
-        self.wanted.send_if_modified(|wanted| {
-            let differs = *wanted != replicas;
-            *wanted = replicas;
-            differs
-        });
+        // The same number too: there may be a reason now to have as many.
+        self.wanted.send_replace(replicas);
     }
 
     fn status(&self) -> Replicas {

@@ -14,6 +14,7 @@ use super::log::Log;
 use super::port::{Lease, fill, is_taken};
 use super::supervise::Ending;
 use super::{Endpoints, Readiness};
+use crate::gpu::{Claim, VISIBLE};
 
 /// The shortest pause between two probes when nobody waits.
 const FIRST_PROBE: Duration = Duration::from_millis(50);
@@ -26,6 +27,8 @@ const HURRY: Duration = Duration::from_millis(20);
 const PROBE_TIMEOUT: Duration = Duration::from_secs(60);
 /// How often a replica that drains is asked whether it is idle.
 const IDLE_LOOK: Duration = Duration::from_millis(25);
+/// By this the numbers of devices are those of their driver.
+const ORDER: &str = "CUDA_DEVICE_ORDER";
 /// Lines of its output that explain a failure.
 const LAST_WORDS: usize = 20;
 
@@ -36,6 +39,8 @@ pub(super) struct Recipe {
     pub(super) env: BTreeMap<String, String>,
     pub(super) directory: PathBuf,
     pub(super) address: Option<SocketAddr>,
+    /// It is told which device is its own.
+    pub(super) gpu: bool,
 }
 
 /// What may change while it runs.
@@ -61,6 +66,8 @@ pub(super) enum Duty {
 /// What it tells.
 #[derive(Debug)]
 pub(super) enum News {
+    /// It has its place and is started: the device, if any, and how long it waited for it.
+    Placed(Option<u32>, Duration),
     Ready(SocketAddr, Duration),
     /// It cannot serve any more, because it failed or as it was asked; nothing else is said but that it is gone.
     Out {
@@ -96,17 +103,32 @@ pub(super) struct Replica {
     pub(super) settings: watch::Receiver<Settings>,
     pub(super) duty: Arc<watch::Sender<Duty>>,
     pub(super) news: mpsc::Sender<(u64, News)>,
+    /// To a place on a device; `None`: it needs none.
+    pub(super) claim: Option<Claim>,
 }
 
 impl Replica {
     /// Lives to its end.
     pub(super) async fn live(mut self) {
         let failure = self.whole_life().await;
+        self.leaves();
         self.tell(News::Gone(failure)).await;
+        if let Some(claim) = self.claim {
+            claim.give_back().await;
+        }
     }
 
     async fn whole_life(&mut self) -> Option<Failure> {
-        let (address, lease) = match self.place() {
+        let mut device = None;
+        if let Some(claim) = &mut self.claim {
+            let (found, waited) = tokio::select! {
+                placed = claim.placed() => placed,
+                () = released(self.duty.subscribe()) => return None,
+            };
+            device = found;
+            self.tell(News::Placed(found, waited)).await;
+        }
+        let (address, lease) = match self.listens_at() {
             Ok(place) => place,
             Err(reason) => {
                 return Some(Failure {
@@ -116,7 +138,7 @@ impl Replica {
                 });
             }
         };
-        let mut running = self.start(address.port());
+        let mut running = self.start(address.port(), device);
         let begun = Instant::now();
         let unasked = tokio::select! {
             exit = running.exited.recv() => Some(exit.unwrap_or_else(|| "ended".into())),
@@ -133,8 +155,11 @@ impl Replica {
         if let Some(reason) = unasked {
             return Some(self.fail(reason, None, lease.is_some(), running).await);
         }
-        self.tell(News::Ready(address, begun.elapsed())).await;
         let ready = Instant::now();
+        if let Some(claim) = &self.claim {
+            claim.ready(address, ready - begun);
+        }
+        self.tell(News::Ready(address, ready - begun)).await;
         if let Some(reason) = self.serve(address, &mut running).await {
             let served = Some(ready.elapsed());
             return Some(self.fail(reason, served, false, running).await);
@@ -144,7 +169,7 @@ impl Replica {
     }
 
     /// Chooses where it listens.
-    fn place(&self) -> Result<(SocketAddr, Option<Lease>), String> {
+    fn listens_at(&self) -> Result<(SocketAddr, Option<Lease>), String> {
         match self.recipe.address {
             Some(address) if is_taken(address) => {
                 Err(format!("something else listens on {address}"))
@@ -158,13 +183,21 @@ impl Replica {
         }
     }
 
-    fn start(&self, port: u16) -> Running {
+    fn start(&self, port: u16, device: Option<u32>) -> Running {
         let filled = |text: &String| fill(text, port);
-        let env = &self.recipe.env;
+        let written = self.recipe.env.iter();
+        let mut env: BTreeMap<_, _> = written.map(|(k, v)| (k.clone(), filled(v))).collect();
+        if let Some(device) = device
+            && !env.contains_key(VISIBLE)
+        {
+            env.insert(VISIBLE.to_owned(), device.to_string());
+            let order = env.entry(ORDER.to_owned());
+            order.or_insert_with(|| "PCI_BUS_ID".to_owned());
+        }
         let order = Order {
             replica: self.id,
             command: self.recipe.command.iter().map(filled).collect(),
-            env: env.iter().map(|(k, v)| (k.clone(), filled(v))).collect(),
+            env,
             directory: self.recipe.directory.clone(),
             ending: self.ending(port),
         };
@@ -275,6 +308,7 @@ impl Replica {
 
     /// Stops it and waits until nothing of it is left.
     async fn end(&self, mut running: Running, failed: bool) {
+        self.leaves();
         self.tell(News::Out { failed }).await;
         drop(running.stop);
         while running.exited.recv().await.is_some() {}
@@ -299,6 +333,12 @@ impl Replica {
             reason: text.into(),
             ready,
             clash,
+        }
+    }
+
+    fn leaves(&self) {
+        if let Some(claim) = &self.claim {
+            claim.leaves();
         }
     }
 

@@ -245,8 +245,8 @@ impl Copy {
         if !self.mirror.config.demand {
             return Err(Outcome::Dropped(if exist { BUSY } else { ASLEEP }));
         }
-        if !exist && state.outlook().start_failed {
-            return Err(Outcome::Dropped(Reason::StartFailed.label()));
+        if !exist && let Some(reason) = state.outlook().refusal() {
+            return Err(Outcome::Dropped(reason.label()));
         }
         let full = |_| Outcome::Dropped(Reason::QueueFull.label());
         let waiting = state.wait(&choice).map_err(full)?;

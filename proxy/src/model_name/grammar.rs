@@ -7,6 +7,7 @@ use forebay_config::ServerKind;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http::{HeaderMap, Method};
 
+use super::part::{is_utf8, parameters};
 use crate::outgoing::is_grpc;
 
 /// A set of ways to name a model.
@@ -58,8 +59,8 @@ pub struct Head<'a> {
 pub enum Place {
     /// Nowhere that these servers look.
     Nowhere,
-    /// Perhaps in the body, which is compressed and therefore not looked into.
-    Compressed,
+    /// Perhaps in the body, which is compressed or not in UTF-8, and therefore not looked into.
+    Encoded,
     /// In these bytes of the path, percent-encoded.
     Path(Range<usize>),
     /// In these bytes of the query, encoded as a form.
@@ -130,7 +131,10 @@ impl Grammar {
 
     /// Where a request names its model: in the URL, else in the body, else, without a body, in the query.
     pub fn place(self, head: &Head<'_>) -> Place {
-        if head.headers.contains_key(CONTENT_TYPE) && is_grpc(head.headers) {
+        let mut types = head.headers.get_all(CONTENT_TYPE).iter();
+        let media_type = types.next().map_or(&b""[..], |value| value.as_bytes());
+        let one_type = types.next().is_none();
+        if one_type && !media_type.is_empty() && is_grpc(head.headers) {
             return match self.grpc(head.path) {
                 Some((nested, stream)) => Place::Body(Format::Grpc { nested, stream }),
                 None => Place::Nowhere,
@@ -149,12 +153,14 @@ impl Grammar {
         let encodings = head.headers.get_all(CONTENT_ENCODING).iter();
         let mut encodings = encodings.map(|value| value.as_bytes().trim_ascii());
         if encodings.any(|value| !value.is_empty() && !value.eq_ignore_ascii_case(b"identity")) {
-            return Place::Compressed;
+            return Place::Encoded;
         }
-        let media_type = head
-            .headers
-            .get(CONTENT_TYPE)
-            .map_or(&b""[..], |v| v.as_bytes());
+        if !one_type {
+            return Place::Nowhere; // who knows which one counts
+        }
+        if !parameters(media_type, "charset").iter().all(is_utf8) {
+            return Place::Encoded;
+        }
         if is_form(media_type) {
             return match boundary(media_type) {
                 Some(boundary) => Place::Body(Format::Form(boundary)),
@@ -258,35 +264,36 @@ fn is_of_v1(rest: &str) -> bool {
 }
 
 fn is_form(media_type: &[u8]) -> bool {
-    const FORM: &[u8] = b"multipart/form-data";
-    media_type
-        .get(..FORM.len())
-        .is_some_and(|start| start.eq_ignore_ascii_case(FORM))
+    let name = media_type.split(|&byte| byte == b';').next();
+    name.is_some_and(|name| {
+        name.trim_ascii()
+            .eq_ignore_ascii_case(b"multipart/form-data")
+    })
 }
 
-/// The boundary of a form; `None`: there is none of a legal length.
+/// The boundary of a form; `None`: there is none of a legal length, or another one to some readers.
 fn boundary(media_type: &[u8]) -> Option<Box<[u8]>> {
-    let mut found: Option<Box<[u8]>> = None;
-    super::multipart::parameters(media_type, |name, value| {
-        if name.eq_ignore_ascii_case(b"boundary") {
-            found.get_or_insert_with(|| Box::from(value));
-        }
-    });
-    found.filter(|boundary| (1..=200).contains(&boundary.len()))
+    let mut all = parameters(media_type, "boundary").into_iter();
+    let found = all.next()??;
+    (all.next().is_none() && (1..=200).contains(&found.len())).then_some(found)
 }
 
-/// The bytes of a query that are the first value of a key.
+/// The bytes of a query that are the value of a key; `None`: it is not there, or there twice, and servers do not agree
+/// which one counts.
 fn form_value(query: &str, key: &str) -> Option<Range<usize>> {
     let mut start = 0;
+    let mut found = None;
     for pair in query.split('&') {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        if form_decoded(name).as_deref() == Some(key) {
-            let end = start + pair.len();
-            return Some(end - value.len()..end);
+        let end = start + pair.len();
+        if form_decoded(name).as_deref() == Some(key)
+            && found.replace(end - value.len()..end).is_some()
+        {
+            return None;
         }
-        start += pair.len() + 1;
+        start = end + 1;
     }
-    None
+    found
 }
 
 /// A part of a path as it is meant; `None`: it is not UTF-8.

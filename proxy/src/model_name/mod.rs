@@ -12,6 +12,7 @@ pub mod grammar;
 mod grpc;
 mod multipart;
 mod open;
+mod part;
 pub mod renaming;
 pub mod scan;
 mod served;

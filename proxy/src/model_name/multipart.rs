@@ -1,10 +1,14 @@
 //! A text field of a form (RFC 7578), found while the form is still coming.
+//!
+//! Readers of forms differ in what they let pass. So whatever some take for a delimiter and others do not, and anything
+//! but line ends before the first one, makes the form unreadable here: nobody is to find another field than we do.
 
 use std::ops::Range;
 
 use memchr::memmem;
 
 use super::LONGEST;
+use super::part::{Part, part};
 
 /// Bytes of the headers of one part.
 const MOST_HEADERS: usize = 4 << 10;
@@ -12,26 +16,31 @@ const MOST_HEADERS: usize = 4 << 10;
 /// Looks for a field of a form.
 #[derive(Debug)]
 pub(super) struct Form {
-    /// The line end that belongs to it included.
+    /// Two dashes and the boundary.
     delimiter: memmem::Finder<'static>,
     field: &'static str,
     state: State,
     /// What is not decided yet, from `cursor` on.
     held: Vec<u8>,
     cursor: usize,
-    /// Where `held` begins, in bytes of the body; the body begins at 2, after a line end that is ours.
+    /// Where `held` begins, in bytes of the body.
     base: u64,
     named: u32,
     text: Vec<u8>,
     value: Option<Range<u64>>,
-    /// The field is a file, too long, or no text.
+    /// The field is a file, too long, no text, or not the field to everybody.
     unfit: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    /// Before the first part, in a part, or in the one that is looked for, which began there.
-    Data(Option<u64>),
+    /// Before the first delimiter.
+    Before,
+    /// In a part that began there, perhaps the one that is looked for.
+    Data {
+        start: u64,
+        ours: bool,
+    },
     /// What follows a delimiter on its line.
     Line,
     Headers,
@@ -39,14 +48,23 @@ enum State {
     Broken,
 }
 
+/// Where a part ends in what is here.
+enum Edge {
+    None,
+    /// The line end before the delimiter.
+    At(usize),
+    /// Perhaps there, as some readers have it.
+    Unclear,
+}
+
 impl Form {
     pub(super) fn new(boundary: &[u8], field: &'static str) -> Self {
-        let delimiter = [b"\r\n--", boundary].concat();
+        let delimiter = [b"--", boundary].concat();
         Self {
             delimiter: memmem::Finder::new(&delimiter).into_owned(),
             field,
-            state: State::Data(None),
-            held: b"\r\n".to_vec(),
+            state: State::Before,
+            held: Vec::new(),
             cursor: 0,
             base: 0,
             named: 0,
@@ -93,30 +111,56 @@ impl Form {
         // Whatever the pieces, no more than this is one line or the headers of one part.
         let bounded = &rest[..rest.len().min(MOST_HEADERS)];
         match self.state {
-            State::Data(ours) => {
-                let found = self.delimiter.find(rest);
-                let keep = self.delimiter.needle().len() - 1;
-                let data = found.unwrap_or(rest.len().saturating_sub(keep));
-                if ours.is_some() {
+            State::Before => {
+                let ends = rest.iter().take_while(|byte| matches!(byte, b'\r' | b'\n'));
+                let ends = ends.count();
+                let (rest, needle) = (&rest[ends..], self.delimiter.needle());
+                let length = needle.len().min(rest.len());
+                let fits = rest[..length] == needle[..length];
+                let whole = length == needle.len();
+                self.cursor += ends + if whole { length } else { 0 };
+                self.state = match (fits, whole) {
+                    (true, true) => State::Line,
+                    (true, false) => State::Before,
+                    (false, _) => State::Broken,
+                };
+                self.state == State::Line
+            }
+            State::Data { start, ours } => {
+                let edge = self.edge(rest, self.place() == start);
+                let length = self.delimiter.needle().len();
+                let data = match edge {
+                    Edge::At(at) => at,
+                    // As much stays as tells what is before a delimiter that is not whole yet.
+                    Edge::None | Edge::Unclear => rest.len().saturating_sub(length + 3),
+                };
+                if ours {
                     let room = (LONGEST + 1).saturating_sub(self.text.len());
                     self.text.extend_from_slice(&rest[..data.min(room)]);
                     self.unfit |= self.text.len() > LONGEST;
                 }
                 self.cursor += data;
-                if found.is_none() {
-                    return false;
+                match edge {
+                    Edge::None => return false,
+                    Edge::Unclear => self.state = State::Broken,
+                    Edge::At(_) => {
+                        if ours {
+                            self.value = Some(start..self.place());
+                            self.unfit |= std::str::from_utf8(&self.text).is_err();
+                        }
+                        self.cursor += 2 + length;
+                        self.state = State::Line;
+                    }
                 }
-                if let Some(start) = ours {
-                    self.value = Some(start..self.place());
-                    self.unfit |= std::str::from_utf8(&self.text).is_err();
-                }
-                self.cursor += keep + 1;
-                self.state = State::Line;
-                true
+                self.state == State::Line
             }
             State::Line => {
                 if rest.starts_with(b"--") {
-                    self.state = State::Over;
+                    self.state = match rest.get(2) {
+                        None => State::Line,
+                        Some(b' ' | b'\t' | b'\r' | b'\n') => State::Over,
+                        Some(_) => State::Broken,
+                    };
                 } else if let Some(end) = memmem::find(bounded, b"\r\n") {
                     let blank = rest[..end].iter().all(|byte| matches!(byte, b' ' | b'\t'));
                     self.cursor += end; // the line end may also be the one that ends the headers
@@ -134,90 +178,36 @@ impl Form {
                     }
                     return false;
                 };
-                let (ours, fit) = is_field(&rest[..end], self.field);
-                self.unfit |= ours && !fit;
+                let part = part(&rest[..end], self.field);
+                let ours = part != Part::Other;
+                self.unfit |= part == Part::Unfit;
                 self.cursor += end + 4;
                 self.named += u32::from(ours);
-                self.state = State::Data(ours.then(|| self.place()));
+                let start = self.place();
+                self.state = State::Data { start, ours };
                 !self.is_done()
             }
             State::Over | State::Broken => false,
         }
     }
 
+    /// Where the data of a part ends; `begins`: it begins with `rest`, else its first bytes were seen before.
+    fn edge(&self, rest: &[u8], begins: bool) -> Edge {
+        for at in self.delimiter.find_iter(rest) {
+            match &rest[at.saturating_sub(2)..at] {
+                b"\r\n" => return Edge::At(at - 2),
+                [] | [_] if !begins => {} // was looked at with what is before it
+                [] | [.., b'\r' | b'\n'] => return Edge::Unclear,
+                _ => {}
+            }
+        }
+        Edge::None
+    }
+
     /// Where the cursor is, in bytes of the body.
     fn place(&self) -> u64 {
-        (self.base + self.cursor as u64).saturating_sub(2)
+        self.base + self.cursor as u64
     }
-}
-
-/// Whether the headers of a part name this field, and whether the part is a text.
-fn is_field(headers: &[u8], field: &str) -> (bool, bool) {
-    const NAME: &[u8] = b"content-disposition";
-    let (mut ours, mut fit) = (false, true);
-    for line in headers.split(|&byte| byte == b'\n') {
-        let Some(colon) = line.iter().position(|&byte| byte == b':') else {
-            continue;
-        };
-        if !line[..colon].trim_ascii().eq_ignore_ascii_case(NAME) {
-            continue;
-        }
-        parameters(&line[colon + 1..], |name, value| {
-            // `name*=utf-8''model` is read by some and not by others: a field that is there, but not to be used.
-            let plain = name.strip_suffix(b"*").unwrap_or(name);
-            let extended = plain.len() < name.len();
-            if plain.eq_ignore_ascii_case(b"name") {
-                ours |= extended || value == field.as_bytes();
-                fit &= !extended;
-            }
-            fit &= !plain.eq_ignore_ascii_case(b"filename");
-        });
-    }
-    (ours, fit)
-}
-
-/// Shows the parameters of a field value such as `form-data; name="a"`: name and value, unquoted.
-pub(super) fn parameters(field: &[u8], mut show: impl FnMut(&[u8], &[u8])) {
-    let mut rest = field;
-    let mut first = true;
-    while !rest.is_empty() {
-        let (mut quoted, mut escaped) = (false, false);
-        let ends = |&byte: &u8| {
-            let end = byte == b';' && !quoted;
-            quoted ^= byte == b'"' && !escaped;
-            escaped = byte == b'\\' && quoted && !escaped;
-            end
-        };
-        let end = rest.iter().position(ends).unwrap_or(rest.len());
-        let part = &rest[..end];
-        rest = rest.get(end + 1..).unwrap_or_default();
-        if std::mem::take(&mut first) {
-            continue; // the value itself
-        }
-        let Some(equals) = part.iter().position(|&byte| byte == b'=') else {
-            continue;
-        };
-        let (name, value) = (part[..equals].trim_ascii(), part[equals + 1..].trim_ascii());
-        match value {
-            [b'"', inner @ .., b'"'] => show(name, &unescaped(inner)),
-            _ => show(name, value),
-        }
-    }
-}
-
-fn unescaped(quoted: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(quoted.len());
-    let mut bytes = quoted.iter();
-    while let Some(&byte) = bytes.next() {
-        match (byte, bytes.as_slice().first()) {
-            (b'\\', Some(&next @ (b'"' | b'\\'))) => {
-                out.push(next);
-                bytes.next();
-            }
-            _ => out.push(byte),
-        }
-    }
-    out
 }
 
 #[cfg(test)]
@@ -274,9 +264,15 @@ mod tests {
         for form in [
             format!("{file}{}--b--\r\n", field("model", "whisper-1")),
             format!("{}{file}--b--", field("model", "whisper-1")),
-            format!("a preamble\r\n{}{file}", field("model", "whisper-1")),
+            format!("\r\n\r\n{}{file}", field("model", "whisper-1")),
             format!("{}--b \t\r\n", field("model", "whisper-1")),
             format!("{}{}--b--", part("", "x"), field("model", "whisper-1")),
+            format!(
+                "{}{}--b--",
+                part("", "x--b\r\r\n--c"),
+                field("model", "whisper-1")
+            ),
+            format!("{}{}--b--", part("", ""), field("model", "whisper-1")),
             format!(
                 "{}--b--",
                 part("CONTENT-DISPOSITION:form-data;NAME=model", "whisper-1")
@@ -316,6 +312,9 @@ mod tests {
             ),
             format!("{}--b--", part("x-other: form-data; name=\"model\"", "x")),
             "--b--".to_owned(),
+            "--b--\r\n".to_owned(),
+            format!("a preamble\r\n{}", field("model", "x")),
+            format!("{{\"model\":\"y\"}}\r\n{}", field("model", "x")),
             format!("--bb{}", field("model", "x")),
             format!("{}--b--", field("model", &"x".repeat(LONGEST + 1))),
             String::new(),
@@ -323,7 +322,7 @@ mod tests {
             assert_eq!(value(&form), None, "{form:.80}");
         }
         let absent = |form: &str| read(form).1;
-        assert!(absent(&format!("{}--b--", field("other", "x"))));
+        assert!(absent(&format!("{}--b--\r\n", field("other", "x"))));
         assert!(!absent(&field("other", "x")), "it may still come");
     }
 
@@ -340,6 +339,7 @@ mod tests {
         let unreadable = part(&format!("a: {}", "x".repeat(MOST_HEADERS)), "b");
         assert!(twice(format!("{}{unreadable}", field("model", "a"))));
         assert!(twice(format!("{}--b?\r\n", field("model", "a"))));
+        assert!(twice(format!("{}--b--?\r\n", field("model", "a"))));
         assert!(
             !twice(format!(
                 "{}--b--\r\n{}",
@@ -348,6 +348,21 @@ mod tests {
             )),
             "after its end"
         );
+    }
+
+    #[test]
+    fn what_only_some_take_for_a_delimiter_is_not_passed_over() {
+        let hidden = "--b\ncontent-disposition: form-data; name=\"model\"\n\nb\n";
+        for data in ["\n", "\r", "x\n", "x\n\r", ""] {
+            let file = part(
+                "content-disposition: form-data; name=f",
+                &format!("{data}{hidden}"),
+            );
+            let (value, absent, _) = read(&format!("{file}{}", field("model", "a")));
+            assert!(value.is_none() && absent, "{data:?}");
+            let (_, _, ambiguous) = read(&format!("{}{file}", field("model", "a")));
+            assert!(ambiguous, "{data:?}");
+        }
     }
 
     #[test]

@@ -3,9 +3,9 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use forebay_config::Route;
+use forebay_config::Timeouts;
 use forebay_config::peek::{Found, Peek, Places, Progress};
-use http::{HeaderMap, Request};
+use http::Request;
 
 use super::LOOKED_AT;
 use super::grammar::{self, Format, Grammar, Head, Place};
@@ -13,7 +13,6 @@ use super::scan::{Named, Scan, Seen};
 use crate::answer::Refusal;
 use crate::error::Reason;
 use crate::exchange::Exchange;
-use crate::outgoing::declared_length;
 use crate::upload::{Ahead, Client};
 
 /// A body, and what was read of it before it is sent.
@@ -39,8 +38,8 @@ pub struct Wanted {
 pub enum Spot {
     /// Nowhere.
     Nowhere,
-    /// Perhaps in a body that is compressed.
-    Compressed,
+    /// Perhaps in a body that is compressed or not in UTF-8.
+    Encoded,
     /// Not in what was read of the body; true: the body goes on.
     NotInBody(bool),
     /// In these bytes of the path.
@@ -67,7 +66,7 @@ impl Opened {
         self.bodiless
     }
 
-    /// At most `max` bytes in all, whatever was declared.
+    /// At most `max` bytes in all. To be called once the route is known; before, no more than [`LOOKED_AT`] is read.
     ///
     /// # Errors
     ///
@@ -89,15 +88,14 @@ impl Opened {
     pub async fn fields(
         &mut self,
         places: &Arc<Places>,
-        config: &Route,
+        timeouts: &Timeouts,
         exchange: &Exchange,
     ) -> Result<Found, Reason> {
         if self.bodiless {
             return Ok(Found::default());
         }
         let flow = exchange.flow();
-        flow.bind(&config.timeouts);
-        self.client.bound(config.body_max)?;
+        flow.bind(timeouts);
         let mut peek = Peek::of(Arc::clone(places));
         let enough = |data: &[u8]| peek.feed(data) == Progress::Done;
         let ahead = self.ahead.get_or_insert_default();
@@ -110,25 +108,22 @@ impl Opened {
     /// Finds what the request calls its model. Of a body no more is read than that takes.
     ///
     /// * `path`: canonical, as the servers see it
-    /// * `config`: of the route whose clocks and bounds hold meanwhile
+    /// * `timeouts`: of the route whose clocks run meanwhile
     ///
     /// # Errors
     ///
-    /// The body is too large or broken, its client left, or it names its model twice.
+    /// The body is larger than it is [bound](Self::bound) to be or broken, its client left, or it names its model twice.
     pub async fn model(
         &mut self,
         grammar: Grammar,
         request: &Request<()>,
         path: &str,
-        config: &Route,
+        timeouts: &Timeouts,
         exchange: &mut Exchange,
     ) -> Result<Wanted, Refusal> {
         let wanted = match self.in_head(grammar, request, path) {
             Ok(wanted) => wanted,
-            Err(format) => {
-                self.in_body(format, request.headers(), config, exchange)
-                    .await?
-            }
+            Err(format) => self.in_body(format, timeouts, exchange).await?,
         };
         if let Some(log) = &mut exchange.log {
             log.model.clone_from(&wanted.name);
@@ -139,13 +134,12 @@ impl Opened {
     async fn in_body(
         &mut self,
         format: Format,
-        headers: &HeaderMap,
-        config: &Route,
+        timeouts: &Timeouts,
         exchange: &Exchange,
     ) -> Result<Wanted, Refusal> {
         let known = matches!(&self.read, Some((read, _)) if *read == format);
         if !known {
-            let named = self.read_name(&format, headers, config, exchange).await?;
+            let named = self.read_name(&format, timeouts, exchange).await?;
             self.read = Some((format, named));
         }
         let named = self.read.as_ref().and_then(|(_, named)| named.clone());
@@ -185,7 +179,7 @@ impl Opened {
         });
         let (name, spot) = match place {
             Place::Nowhere => (None, Spot::Nowhere),
-            Place::Compressed => (None, Spot::Compressed),
+            Place::Encoded => (None, Spot::Encoded),
             Place::Path(range) => (grammar::decoded(&path[range.clone()]), Spot::Path(range)),
             Place::Query(range) => {
                 let text = &query.unwrap_or_default()[range.clone()];
@@ -203,19 +197,11 @@ impl Opened {
     async fn read_name(
         &mut self,
         format: &Format,
-        headers: &HeaderMap,
-        config: &Route,
+        timeouts: &Timeouts,
         exchange: &Exchange,
     ) -> Result<Option<Named>, Refusal> {
-        if config
-            .body_max
-            .is_some_and(|max| declared_length(headers) > max)
-        {
-            return Err(Reason::BodyTooLarge.into());
-        }
         let flow = exchange.flow();
-        flow.bind(&config.timeouts);
-        self.client.bound(config.body_max)?;
+        flow.bind(timeouts);
         let mut scan = Scan::new(format);
         let ahead = self.ahead.get_or_insert_default();
         let enough = |data: &[u8]| scan.feed(data) != Seen::Looking;
@@ -247,6 +233,8 @@ impl Opened {
 fn twice() -> Refusal {
     Refusal::saying(
         Reason::BadRequest,
-        "the body names its model twice, and servers do not agree which one counts".to_owned(),
+        "the body names its model twice, or goes on behind the name with what not all servers read alike, \
+         so that they may not agree which model it asks for"
+            .to_owned(),
     )
 }

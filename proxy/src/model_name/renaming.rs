@@ -16,6 +16,8 @@ use crate::outgoing::declared_length;
 use crate::upload::Ahead;
 
 static CONTENT_DIGEST: HeaderName = HeaderName::from_static("content-digest");
+static REPR_DIGEST: HeaderName = HeaderName::from_static("repr-digest");
+static DIGEST: HeaderName = HeaderName::from_static("digest");
 static CONTENT_MD5: HeaderName = HeaderName::from_static("content-md5");
 
 /// A model that some cluster knows by another name than the request.
@@ -29,10 +31,11 @@ pub struct Renaming {
     query: Option<String>,
 }
 
-/// What a cluster is told when a request calls one of its models so; `None`: the same.
+/// What a cluster calls the model that a request calls so; `None`: it has none of that name.
 fn told<'c>(cluster: &'c Cluster, name: &str) -> Option<&'c str> {
-    let (first, aliases) = cluster.models.split_first()?;
-    aliases.iter().any(|alias| alias == name).then_some(first)
+    let first = cluster.models.first()?;
+    let knows = cluster.models.iter().any(|known| known == name);
+    knows.then_some(first)
 }
 
 /// True when a cluster has to be told another name than some requests say.
@@ -61,7 +64,7 @@ impl Renaming {
         let Some(name) = &asked.name else {
             return Ok(None);
         };
-        let to = told(primary, name);
+        let to = told(primary, name).filter(|to| to != name);
         if let (Some(first), Spot::Body(named)) = (to, &asked.spot)
             && named.comes_again()
         {
@@ -72,7 +75,8 @@ impl Renaming {
                 ),
             ));
         }
-        if to.is_none() && others.into_iter().all(|other| told(other, name).is_none()) {
+        let mut others = others.into_iter().filter_map(|other| told(other, name));
+        if to.is_none() && others.all(|told| told == name) {
             return Ok(None);
         }
         Ok(Some(Self {
@@ -118,12 +122,19 @@ impl Renaming {
         }
     }
 
+    /// What another cluster has to be told; `None`: the same as the primary's.
+    fn other<'c>(&self, cluster: &'c Cluster) -> Option<&'c str> {
+        let name = self.asked.name.as_deref()?;
+        let primary = self.to.as_deref().unwrap_or(name);
+        told(cluster, name).filter(|told| *told != primary)
+    }
+
     /// Path and query that another cluster gets; `None`: those of the primary.
     pub fn target_of(&self, cluster: &Cluster) -> Option<String> {
         if !matches!(self.asked.spot, Spot::Path(_) | Spot::Query(_)) {
             return None;
         }
-        let to = told(cluster, self.asked.name.as_deref()?)?;
+        let to = self.other(cluster)?;
         let mut target = match &self.asked.spot {
             Spot::Path(range) => {
                 let mut path = self.path.clone();
@@ -141,8 +152,7 @@ impl Renaming {
 
     /// What makes of the primary's body the one of another cluster; empty: they are the same.
     pub fn edits_of(&self, cluster: &Cluster) -> Vec<Edit> {
-        let name = self.asked.name.as_deref().unwrap_or_default();
-        let Some(to) = told(cluster, name).filter(|to| self.to.as_deref() != Some(to)) else {
+        let Some(to) = self.other(cluster) else {
             return Vec::new();
         };
         if matches!(&self.asked.spot, Spot::Body(named) if named.comes_again()) {
@@ -169,6 +179,7 @@ pub fn grow(headers: &mut HeaderMap, growth: i64) {
         let length = declared_length(headers).saturating_add_signed(growth);
         headers.insert(CONTENT_LENGTH, length.into());
     }
-    headers.remove(&CONTENT_DIGEST);
-    headers.remove(&CONTENT_MD5);
+    for digest in [&CONTENT_DIGEST, &REPR_DIGEST, &DIGEST, &CONTENT_MD5] {
+        headers.remove(digest);
+    }
 }

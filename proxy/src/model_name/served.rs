@@ -97,8 +97,8 @@ impl Served {
                 let dots = if end < name.len() { "…" } else { "" };
                 format!("no cluster serves the model `{}{dots}`", &name[..end])
             }
-            (None, Spot::Compressed) => {
-                "the body is compressed (content-encoding) and therefore not searched for the name of its model".into()
+            (None, Spot::Encoded) => {
+                "the body is compressed (content-encoding) or not in UTF-8 (charset), and therefore not searched for the name of its model".into()
             }
             (None, Spot::NotInBody(true)) => {
                 "the first 64 KiB of the body do not name a model, where the name must be".into()

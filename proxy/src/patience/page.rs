@@ -52,10 +52,7 @@ pub fn call(state: &ClusterState, arrives: bool) -> Reason {
         state.arrived();
     }
     state.called();
-    match state.outlook().start_failed {
-        true => Reason::StartFailed,
-        false => Reason::Asleep,
-    }
+    state.outlook().refusal().unwrap_or(Reason::Asleep)
 }
 
 /// Makes the page what a refusal looks like.
@@ -79,7 +76,7 @@ fn of(cluster: &ClusterView, reason: Reason) -> Bytes {
     let news = News {
         name: &cluster.config.name,
         scaled: cluster.config.scale.is_some(),
-        failed: reason == Reason::StartFailed,
+        failed: matches!(reason, Reason::StartFailed | Reason::NoCapacity),
         left,
         waiting: state.room().demand().waiting,
         refresh: refresh(left, idle),

@@ -6,6 +6,7 @@ use std::task::Context;
 use std::time::Duration;
 
 use bytes::Bytes;
+use forebay_config::ServerKind;
 use forebay_config::peek::{Peek, Progress};
 use forebay_config::pointer::Pointer;
 use http::header::{ACCEPT, ACCEPT_ENCODING, CACHE_CONTROL, CONNECTION, CONTENT_TYPE};
@@ -58,8 +59,9 @@ impl Vigil {
         }
         let reads = match accepts_events(request.headers()) {
             true => Reads::Yes,
-            false if request.method() == Method::POST => Reads::Perhaps,
-            false => return None,
+            false if request.method() != Method::POST => return None,
+            false if reads_lines(sending.member.cluster.config.server, request) => return None,
+            false => Reads::Perhaps,
         };
         Some(Self {
             pulse: Rc::clone(pulse),
@@ -150,6 +152,18 @@ fn accepts_events(headers: &HeaderMap) -> bool {
     ranges.any(|range| weighs(range, "text/event-stream"))
 }
 
+/// True when `"stream": true` asks for JSON line by line: in Ollama's own API, and when `Accept` says so.
+fn reads_lines<B>(server: ServerKind, request: &Request<B>) -> bool {
+    let own = matches!(server, ServerKind::Ollama | ServerKind::Generic)
+        && ["/api/chat", "/api/generate"].contains(&request.uri().path());
+    let values = request.headers().get_all(ACCEPT).iter();
+    let mut texts = values.filter_map(|value| value.to_str().ok());
+    own || texts.any(|text| {
+        let mut ranges = text.split(',');
+        ranges.any(|range| weighs(range, "application/x-ndjson"))
+    })
+}
+
 /// True when a media range of `Accept` is this type and wanted.
 pub(super) fn weighs(range: &str, media_type: &str) -> bool {
     let mut parts = range.split(';').map(str::trim);
@@ -206,6 +220,22 @@ mod tests {
             assert_eq!(accepts_events(&headers), reads, "{accept}");
         }
         assert!(!accepts_events(&HeaderMap::new()));
+    }
+
+    #[test]
+    fn who_reads_lines_gets_no_events() {
+        let request = |path: &str, accept: &'static str| {
+            let request = Request::post(path).header(ACCEPT, accept);
+            request.body(()).unwrap()
+        };
+        let chat = request("/api/chat", "application/json");
+        assert!(reads_lines(ServerKind::Ollama, &chat));
+        assert!(reads_lines(ServerKind::Generic, &chat));
+        assert!(!reads_lines(ServerKind::Vllm, &chat));
+        let openai = request("/v1/chat/completions", "application/json");
+        assert!(!reads_lines(ServerKind::Ollama, &openai));
+        let lines = request("/x", "application/json, Application/X-NDJSON");
+        assert!(reads_lines(ServerKind::Vllm, &lines));
     }
 
     #[test]

@@ -23,6 +23,8 @@ pub trait Driver: Send + Sync {
 pub struct Replicas {
     /// They were asked for and cannot serve yet.
     pub starting: u32,
+    /// Those of them that wait for a place on a device.
+    pub placing: u32,
     /// They can serve.
     pub ready: u32,
     /// They finish what they have, or are being ended.
@@ -33,6 +35,10 @@ pub struct Replicas {
     pub last_failure: Option<Arc<str>>,
     /// How long the last successful start took, until the replica could serve.
     pub last_start: Option<Duration>,
+    /// How long that one waited for its place on a device before; zero when it needed none.
+    pub last_place: Option<Duration>,
+    /// Replicas so far that were asked to make room for those of others.
+    pub evictions: u64,
     /// Starts so far, failed ones included.
     pub starts: u64,
 }

@@ -11,6 +11,7 @@ use super::driver::{Driver, Replicas};
 use super::inside::Inside;
 use super::starts::hint;
 use super::step::{Decision, Policy, Sample, State, TICK, step};
+use crate::error::Reason;
 
 /// How often demand is looked at between ticks while there is any.
 const LOOK: Duration = Duration::from_millis(200);
@@ -57,11 +58,22 @@ pub struct Outlook {
     /// Three starts in a row failed and none is tried now: whoever waits, and whoever comes, is answered
     /// `start_failed`. False again when the back-off ends; then the next request that waits starts another try.
     pub start_failed: bool,
+    /// No device could hold a replica, whoever makes room: whoever waits, and whoever comes, is answered `no_capacity`.
+    pub no_capacity: bool,
     /// When a replica should be ready, or starts are tried again.
     pub expected: Option<Instant>,
 }
 
 impl Outlook {
+    /// Why nobody needs to wait while no replica is there; `None`: it may be worth it.
+    pub fn refusal(&self) -> Option<Reason> {
+        match (self.no_capacity, self.start_failed) {
+            (true, _) => Some(Reason::NoCapacity),
+            (false, true) => Some(Reason::StartFailed),
+            (false, false) => None,
+        }
+    }
+
     /// What `Retry-After` says to somebody who is refused at `now`: 1 … 60 s.
     pub fn retry_after(&self, now: Instant) -> u64 {
         hint(match self.expected {
@@ -200,6 +212,8 @@ struct Scaled {
     again: Option<Instant>,
     /// When the oldest start that goes on was first seen.
     starting_since: Option<Instant>,
+    /// Of the driver's replicas, so many have made room for others.
+    evictions: u64,
     /// Keeps a receiver quiet whose driver is gone.
     silent: Option<watch::Sender<()>>,
 }
@@ -213,6 +227,7 @@ impl Scaled {
             told: None,
             again: None,
             starting_since: None,
+            evictions: 0,
             silent: None,
         }
     }
@@ -241,6 +256,7 @@ impl Scaled {
             0 => None,
             _ => self.starting_since.or(Some(instant)),
         };
+        self.heed_evictions(&policy, &replicas, &sample);
         if cause == Cause::Look {
             self.state.observe(&policy, &sample, now);
         } else {
@@ -271,6 +287,19 @@ impl Scaled {
         sample.in_flight == 0 && sample.waiting == 0
     }
 
+    /// The last replica made room for others and nobody misses it: then none is wanted only because `idle` is not over.
+    fn heed_evictions(&mut self, policy: &Policy, replicas: &Replicas, sample: &Sample) {
+        let none_is_left = sample.ready == 0 && sample.starting == 0;
+        let nobody_asks = sample.in_flight == 0 && sample.waiting == 0;
+        if replicas.evictions > self.evictions && none_is_left && nobody_asks {
+            self.state.observe(policy, sample, self.epoch.elapsed());
+            self.state.give_up();
+        } else if none_is_left {
+            return; // somebody may leave yet
+        }
+        self.evictions = replicas.evictions;
+    }
+
     fn log(&self, subject: &Subject, before: &Decision, sample: &Sample) {
         let decision = &self.decision;
         if decision.desired != before.desired || decision.start_failed != before.start_failed {
@@ -292,7 +321,8 @@ impl Scaled {
     fn tell(&mut self, subject: &Subject, shared: &Shared, cause: Cause) {
         let decision = &self.decision;
         // Not after every ring: a driver that rings when it is told would never come to rest.
-        if self.told != Some(decision.order) || cause == Cause::Tick {
+        let again = matches!(cause, Cause::Tick | Cause::Wake);
+        if self.told != Some(decision.order) || again {
             self.told = Some(decision.order);
             subject.driver.want(decision.order);
         }
@@ -305,6 +335,7 @@ impl Scaled {
         let outlook = Outlook {
             asked: decision.desired > 0 && !is_observed(subject),
             start_failed: decision.start_failed,
+            no_capacity: false, // the budget knows
             expected,
         };
         shared.outlook.send_if_modified(|known| {

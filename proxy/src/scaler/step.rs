@@ -193,6 +193,11 @@ impl State {
         self.pinned = replicas;
     }
 
+    /// Forgets that there was demand: others need more what nobody uses.
+    pub fn give_up(&mut self) {
+        self.wanted = None;
+    }
+
     /// Forgets failed starts: what failed is not what would be started now.
     pub fn forgive(&mut self) {
         self.failures.forgive();

@@ -36,7 +36,7 @@ impl StartWatch {
             return;
         };
         if let Some(process) = start.process {
-            state.started(StartPhase::Place, Duration::ZERO); // there is nothing to wait for
+            state.started(StartPhase::Place, replicas.last_place.unwrap_or_default());
             state.started(StartPhase::Process, process);
         }
         state.started(StartPhase::Total, start.total);

@@ -1,7 +1,10 @@
 //! What a reload leaves of drivers and of who serves. No process is started: nobody asks for one.
 
+use std::net::SocketAddr;
+
 use forebay_config::load::SourceFile;
 
+use super::outlook::SELDOM;
 use super::*;
 use crate::discovery::Discovery;
 use crate::dns::Resolver;

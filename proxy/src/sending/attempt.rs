@@ -159,6 +159,9 @@ impl Sending<'_> {
             (false, true, _) => Failure::Refused,
             (false, false, _) => Failure::Broken(failed.reason),
         };
+        if failed.cut && matches!(failure, Failure::Broken(_)) {
+            endpoint.suspect();
+        }
         if flow.failure().is_none() && !matches!(failure, Failure::Stale | Failure::Refused) {
             self.observe(&endpoint, probe, Verdict::Failed);
         }

@@ -6,6 +6,7 @@ use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use super::Arrived;
+use super::head::Head;
 use crate::flow::Flow;
 use crate::upload::{Replay, RequestBody};
 
@@ -14,7 +15,7 @@ const DISCARD: u64 = 64 << 10;
 
 /// What a request is made of once more.
 pub(super) struct Spare {
-    head: Request<()>,
+    head: Head,
     body: Replay,
 }
 
@@ -22,11 +23,7 @@ impl Spare {
     /// `None`: the body cannot be sent twice.
     pub(super) fn of(request: &Request<RequestBody>) -> Option<Self> {
         let body = request.body().replay()?;
-        let mut head = Request::new(());
-        head.method_mut().clone_from(request.method());
-        head.uri_mut().clone_from(request.uri());
-        *head.version_mut() = request.version();
-        head.headers_mut().clone_from(request.headers());
+        let head = Head::of(request);
         Some(Self { head, body })
     }
 
@@ -38,7 +35,7 @@ impl Spare {
     /// `None`: more of the body was sent than is kept.
     pub(super) fn request(self) -> Option<Box<Request<RequestBody>>> {
         let body = self.body.start()?;
-        Some(Box::new(self.head.map(|()| body)))
+        self.head.request(body).map(Box::new)
     }
 }
 

@@ -70,6 +70,8 @@ pub struct AttemptError {
     pub request: Option<Box<Request<RequestBody>>>,
     /// The endpoint says that it did nothing with the request, so that it may be sent again (RFC 9113 §8.7).
     pub refused: bool,
+    /// The connection broke, for whatever was on it.
+    pub cut: bool,
 }
 
 impl Lease {
@@ -134,6 +136,7 @@ impl Lease {
                     reason: Reason::UpstreamReset,
                     request: Some(request),
                     refused: false,
+                    cut: false,
                 };
             }
         };
@@ -141,6 +144,15 @@ impl Lease {
             request: failed.take_message().map(Box::new),
             reason: reason_of(failed.error(), self.wire()),
             refused: is_refused(failed.error()),
+            cut: is_cut(failed.error()),
+        }
+    }
+
+    /// The answer ended with this error.
+    #[cold]
+    pub fn broke(&self, error: &hyper::Error) {
+        if let (true, Some(in_flight)) = (is_cut(error), &self.in_flight) {
+            in_flight.endpoint().suspect();
         }
     }
 
@@ -192,6 +204,26 @@ fn is_refused(error: &hyper::Error) -> bool {
         let refused = e.is_reset() && e.reason() == Some(h2::Reason::REFUSED_STREAM);
         e.is_remote() && (refused || e.is_go_away())
     })
+}
+
+/// True when the connection itself ended, by a reset or too early; not one stream of it, nor for what it carried.
+fn is_cut(error: &hyper::Error) -> bool {
+    use std::io::ErrorKind;
+    let ends = |error: &std::io::Error| {
+        matches!(
+            error.kind(),
+            ErrorKind::ConnectionReset
+                | ErrorKind::ConnectionAborted
+                | ErrorKind::BrokenPipe
+                | ErrorKind::UnexpectedEof
+        )
+    };
+    let cause = std::error::Error::source(error);
+    let cause = cause.is_some_and(|cause| match cause.downcast_ref::<h2::Error>() {
+        Some(error) => error.is_io(),
+        None => cause.downcast_ref().is_some_and(ends),
+    });
+    error.is_incomplete_message() || cause
 }
 
 fn reason_of(error: &hyper::Error, wire: Option<&Wire>) -> Reason {

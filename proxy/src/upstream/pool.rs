@@ -36,6 +36,8 @@ pub struct Http1 {
     idle_since: Instant,
     /// It may be kept for further requests.
     pub(super) stays: bool,
+    /// It has one of the places that its endpoint has for connections.
+    bounded: bool,
 }
 
 impl Http1 {
@@ -48,6 +50,7 @@ impl Http1 {
     ) -> Self {
         let switch: Rc<Cell<Option<oneshot::Sender<Switched>>>> = Rc::default();
         let asked = Rc::clone(&switch);
+        let bounded = count.is_bounded();
         tokio::task::spawn_local(async move {
             let ended = std::future::poll_fn(|cx| Pin::new(&mut connection).poll(cx)).await;
             match (ended, asked.take()) {
@@ -68,6 +71,7 @@ impl Http1 {
             switch,
             idle_since: Instant::now(),
             stays: true,
+            bounded,
         }
     }
 
@@ -204,7 +208,9 @@ impl Pool {
     pub(super) fn adjust(&self, keepalive: &Keepalive, most: Option<u32>) {
         self.idle.set(keepalive.idle);
         self.max_idle.set(keepalive.max_idle as usize);
-        self.most.set(most);
+        if self.most.replace(most).is_none() && most.is_some() {
+            self.http1.borrow_mut().retain(|c| c.bounded);
+        }
     }
 
     /// A connection that can take a request at once, or a new one, and whether it was used before.
@@ -335,7 +341,8 @@ impl Pool {
     fn keep(&self, mut connection: Http1, now: Instant) {
         let most = self.most.get();
         let crowded = most.is_some_and(|most| self.endpoint.is_crowded(most));
-        let stays = connection.stays && !self.closed.get() && !crowded;
+        let counts = connection.bounded || most.is_none();
+        let stays = connection.stays && !self.closed.get() && !crowded && counts;
         let mut idle = self.http1.borrow_mut();
         if stays && idle.len() < self.max_idle.get() {
             connection.idle_since = now;
@@ -343,11 +350,11 @@ impl Pool {
         }
     }
 
-    /// Closes the connection that has been idle for longest; false: there is none.
+    /// Closes the connection that has been idle for longest, of those with a berth; false: there is none.
     pub(super) fn spare(&self) -> bool {
         let mut idle = self.http1.borrow_mut();
-        let longest = (!idle.is_empty()).then(|| idle.remove(0));
-        longest.is_some()
+        let longest = idle.iter().position(|c| c.bounded);
+        longest.map(|index| idle.remove(index)).is_some()
     }
 
     /// Closes what has been idle for too long.

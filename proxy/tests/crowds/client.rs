@@ -1,6 +1,5 @@
 //! Clients: over HTTP/1.1 byte by byte, and a stream over HTTP/2.
 
-use bytes::Bytes;
 use h2::RecvStream;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -67,7 +66,7 @@ pub(crate) fn is_whole(answer: &str) -> bool {
 /// The body of an answer over HTTP/2.
 pub(crate) async fn stream_over_http2(port: u16, path: &str) -> RecvStream {
     let stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
-    let (mut sender, connection) = h2::client::handshake::<_, Bytes>(stream).await.unwrap();
+    let (mut sender, connection) = h2::client::handshake(stream).await.unwrap();
     tokio::spawn(connection);
     let request = http::Request::get(format!("http://t{path}"))
         .body(())

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use super::server::{FILES, ROLE};
 
 /// Far more than anything here takes; a failing test ends all the same.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(40);
 
 pub(crate) struct Forebay {
     child: Child,

@@ -176,6 +176,7 @@ async fn a_model_that_is_named_twice_is_refused_however_late() {
         r#"{"model":"llama","model":"qwen3:8b"}"#,
         r#"{"model":"llama","Model":"llama"}"#,
         r#"{"model":1,"model":"llama"}"#,
+        r#"{"model":"llama", /* */ "model":"qwen3:8b"}"#,
     ] {
         let answer = ask(&proxy, &chat(body)).await;
         assert_eq!(

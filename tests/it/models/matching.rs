@@ -180,3 +180,42 @@ async fn preflights_are_answered_though_they_name_no_model() {
     assert!(upstream.text().is_empty());
     proxy.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_is_bounded_by_the_route_it_takes_and_by_no_other() {
+    let (a, b) = (Upstream::fixed("a").await, Upstream::fixed("b").await);
+    let routes = "routes:
+- {name: small, match: {path: {prefix: /v1}, model: small}, cluster: a, body: {max: 1KiB}}
+- {name: large, match: {path: {prefix: /v1}, model: large}, cluster: b, body: {max: 1MiB}}
+- {name: all, match: {path: {prefix: /all}}, by_model: true, rewrite: {prefix: /}, body: {max: 1KiB}}
+";
+    let clusters = [
+        ("a", a.address, "server: vllm, models: [small]"),
+        ("b", b.address, "server: vllm, models: [large]"),
+    ];
+    let proxy = Proxy::start(&routed(routes, &clusters)).await;
+    let body = |model: &str| format!(r#"{{"model":"{model}","x":"{}"}}"#, "x".repeat(100_000));
+    let chunked = |body: &str| {
+        let length = body.len();
+        format!(
+            "POST /v1/x HTTP/1.1\r\nhost: t\r\ntransfer-encoding: chunked\r\n\r\n{length:x}\r\n{body}\r\n0\r\n\r\n"
+        )
+    };
+    for request in [chat(&body("large")), chunked(&body("large"))] {
+        assert_eq!(ask(&proxy, &request).await.text(), "b");
+    }
+    for request in [
+        chat(&body("small")),
+        chunked(&body("small")),
+        typed("/all/v1/completions", "application/json", &body("large")),
+    ] {
+        let answer = ask(&proxy, &request).await;
+        assert_eq!(
+            (answer.status, answer.reason()),
+            (413, "body_too_large"),
+            "{request:.80}"
+        );
+    }
+    assert!(a.text().is_empty());
+    proxy.stop().await;
+}

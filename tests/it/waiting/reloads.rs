@@ -68,6 +68,30 @@ async fn a_raised_limit_lets_those_who_wait_through_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_began_without_a_limit_holds_no_place_of_who_comes_after_there_is_one() {
+    let server = Server::start(0).await;
+    let at = [server.address()];
+    let live = Live::start(&leading_to(&at, "connect_timeout: 1s")).await;
+    let streams = [live.get("/stream/1"), live.get("/stream/2")];
+    server.holds(2).await;
+    live.reload(&leading_to(&at, "connect_timeout: 1s, concurrency: 1"))
+        .await;
+    let next = live.get("/x");
+    server.holds(3).await;
+    let last = live.get("/x");
+    waits(&live.proxy, 1).await;
+    server.permits.add_permits(ALL);
+    for answer in [next, last] {
+        assert_served(&answer.await.unwrap(), "/x");
+    }
+    for stream in streams {
+        assert_eq!(stream.await.unwrap().text(), "firstlast");
+    }
+    is_empty(&live.proxy).await;
+    live.proxy.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn without_a_room_those_who_wait_are_served() {
     let server = Server::start(0).await;
     let at = [server.address()];

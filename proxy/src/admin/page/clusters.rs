@@ -112,6 +112,19 @@ fn replicas(out: &mut String, report: &Value) {
             put!(out, " <span class={class}>{count} {key}</span>");
         }
     }
+    let gpu = &report["gpu"];
+    let indices = gpu["devices"].as_array().into_iter().flatten();
+    for index in indices.filter_map(Value::as_u64) {
+        put!(out, " <small>GPU {index}</small>");
+    }
+    if !gpu["waiting_for"].is_null() {
+        let why = gpu["why"].as_str().unwrap_or_default();
+        put!(
+            out,
+            " <span class=warn>waits for a GPU</span> <small>{}</small>",
+            Safe(why)
+        );
+    }
     if let Some(seconds) = report["until"].as_f64() {
         put!(out, " <small>idle, stops in {}</small>", Countdown(seconds));
     }
@@ -126,6 +139,43 @@ fn replicas(out: &mut String, report: &Value) {
             Safe(why)
         );
     }
+}
+
+/// The devices that local processes share: what is taken of each, and by whom.
+///
+/// * `report`: an object each
+pub(super) fn devices(out: &mut String, report: &Value) {
+    let devices = report.as_array().map(Vec::as_slice).unwrap_or_default();
+    if devices.is_empty() {
+        return;
+    }
+    let number = |device: &Value, key: &str| device[key].as_u64().unwrap_or_default();
+    let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
+    out.push_str("<p class=quiet id=gpus>");
+    for device in devices {
+        put!(
+            out,
+            "GPU {}: {:.1} of {:.1} GiB",
+            number(device, "index"),
+            gib(number(device, "memory_used")),
+            gib(number(device, "memory"))
+        );
+        let cores = number(device, "cores_used");
+        if cores > 0 {
+            put!(
+                out,
+                ", {cores} of {} hundredths of its cores",
+                number(device, "cores")
+            );
+        }
+        let clusters = device["clusters"].as_array().into_iter().flatten();
+        for (place, name) in clusters.filter_map(Value::as_str).enumerate() {
+            let before = if place == 0 { ": " } else { ", " };
+            put!(out, "{before}{}", Safe(name));
+        }
+        out.push_str("<br>");
+    }
+    out.push_str("</p>");
 }
 
 /// Seconds as `4:12` or `1:00:09`.
@@ -176,6 +226,36 @@ mod tests {
              <small>idle, stops in 1:00:10</small> <span class=warn>3 by API</span> \
              <span class=bad>start failed</span> <small>&lt;script&gt;</small>"
         );
+        let mut out = String::new();
+        let why = "no <device> has room";
+        let report =
+            json!({"placing": 1, "gpu": {"devices": [0, 1], "waiting_for": "gpu", "why": why}});
+        replicas(&mut out, &report);
+        assert_eq!(
+            out,
+            " <small>GPU 0</small> <small>GPU 1</small> <span class=warn>waits for a GPU</span> \
+             <small>no &lt;device&gt; has room</small>"
+        );
         assert_eq!(Countdown(59.5).to_string(), "1:00");
+    }
+
+    #[test]
+    fn devices_tell_what_is_taken_and_by_whom() {
+        let mut out = String::new();
+        devices(&mut out, &json!([]));
+        assert_eq!(out, "");
+        let device = |index, used: u64, cores, clusters: &[&str]| {
+            json!({"index": index, "memory": 24_u64 << 30, "memory_used": used << 29, "cores": 100,
+                   "cores_used": cores, "clusters": clusters})
+        };
+        devices(
+            &mut out,
+            &json!([device(0, 17, 50, &["a", "<b>"]), device(1, 0, 0, &[])]),
+        );
+        assert_eq!(
+            out,
+            "<p class=quiet id=gpus>GPU 0: 8.5 of 24.0 GiB, 50 of 100 hundredths of its cores: a, &lt;b&gt;<br>\
+             GPU 1: 0.0 of 24.0 GiB<br></p>"
+        );
     }
 }

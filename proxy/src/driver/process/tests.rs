@@ -11,6 +11,8 @@ use tokio::time::Instant;
 use super::*;
 use crate::driver::launch::{Order, Running, Stop};
 
+mod gpu;
+
 /// The world around a driver, to be looked at and to be moved.
 #[derive(Default)]
 struct World {
@@ -89,11 +91,20 @@ impl Readiness for Side {
 
 impl World {
     fn driver(self: &Arc<Self>, scale: &Scale) -> ProcessDriver {
+        self.driver_within(scale, None)
+    }
+
+    fn driver_within(
+        self: &Arc<Self>,
+        scale: &Scale,
+        budget: Option<(Arc<Broker>, Arc<dyn Sight>)>,
+    ) -> ProcessDriver {
         let around = Surroundings {
             cluster: "llm".into(),
             readiness: Arc::new(Side(self.clone())),
             endpoints: Arc::new(Side(self.clone())),
             supervisor: None,
+            budget,
         };
         ProcessDriver::with(scale, around, Box::new(Fake(self.clone()))).unwrap()
     }

@@ -11,7 +11,7 @@ fn headers(fields: &[(&'static str, &str)]) -> HeaderMap {
     fields.iter().map(pair).collect()
 }
 
-/// The name in `METHOD path[?query]`; `json`, `form`, `grpc …`, `compressed` or `-` where it is not in the URL.
+/// The name in `METHOD path[?query]`; `json`, `form`, `grpc …`, `encoded` or `-` where it is not in the URL.
 fn named(
     grammar: Grammar,
     request: &str,
@@ -34,7 +34,7 @@ fn named(
     };
     match grammar.place(&head) {
         Place::Nowhere => "-".into(),
-        Place::Compressed => "compressed".into(),
+        Place::Encoded => "encoded".into(),
         Place::Path(range) => decoded(&path[range]).unwrap().into_owned(),
         Place::Query(range) => form_decoded(&query.unwrap()[range]).unwrap().into_owned(),
         Place::Body(Format::Json(names)) => format!("json {}", names.join("|")),
@@ -153,6 +153,7 @@ fn servers_of_language_models() {
             ("POST /v1/chat/completions", "json model"),
             ("POST /v1/embeddings?model=x", "json model"),
             ("GET /v1/realtime?x=1&model=gpt%2Fr+t", "gpt/r t"),
+            ("GET /v1/realtime?model=a&model=b", "-"),
             ("GET /v1/models/org/m:7b", "org/m:7b"),
             ("DELETE /v1/models/ft%3Am", "ft:m"),
             ("POST /v2/models/m/infer", "json model"),
@@ -198,11 +199,20 @@ fn bodies_by_their_type() {
     for (content_type, want) in [
         ("multipart/form-data; boundary=abc", "form abc"),
         (
-            "Multipart/Form-Data; charset=utf-8; Boundary=\"a b\\\"c\"",
-            "form a b\"c",
+            "Multipart/Form-Data; charset=utf-8; Boundary=\"a b;c\"",
+            "form a b;c",
         ),
         (multipart, "-"),
         ("multipart/form-data; boundary=", "-"),
+        ("multipart/form-data; boundary=a; boundary=b", "-"),
+        ("multipart/form-data; boundary=\"a\\b\"", "-"),
+        ("multipart/form-data; boundary*=utf-8''a", "-"),
+        ("multipart/form-data; boundary*0=a; boundary*1=b", "-"),
+        ("multipart/form-data; boundary=a; charset=utf-7", "encoded"),
+        ("multipart/form-data-x; boundary=a", "json model"),
+        ("application/json; charset=UTF-8", "json model"),
+        ("application/json; charset=\"iso-8859-1\"", "json model"),
+        ("application/json; charset=utf-16", "encoded"),
         ("application/json", "json model"),
         ("application/x-www-form-urlencoded", "json model"),
     ] {
@@ -212,7 +222,12 @@ fn bodies_by_their_type() {
             "{content_type}"
         );
     }
-    assert_eq!(place(&[("content-encoding", "gzip")]), "compressed");
+    let two = [
+        ("content-type", "application/json"),
+        ("content-type", "multipart/form-data; boundary=a"),
+    ];
+    assert_eq!(place(&two), "-");
+    assert_eq!(place(&[("content-encoding", "gzip")]), "encoded");
     assert_eq!(place(&[("content-encoding", "Identity")]), "json model");
     let tensorflow = Grammar::of(ServerKind::TensorflowServing);
     let gzip = [("content-encoding", "gzip")];

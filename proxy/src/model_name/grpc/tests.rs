@@ -135,3 +135,13 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_key_of_more_than_32_bits_hides_no_second_name() {
+    let long = [0x8a, 0x80, 0x80, 0x80, 0x10, 1, b'b']; // field 1 to who keeps 32 bits of its key
+    let doubled = framed(&[&field(1, b"a")[..], &long].concat());
+    assert!(read(false, &doubled, 1).is_ambiguous());
+    let padded = [0x8a, 0x80, 0x80, 0x00, 1, b'b']; // the same key, written long
+    let doubled = framed(&[&field(1, b"a")[..], &padded].concat());
+    assert!(read(false, &doubled, 1).is_ambiguous());
+}
