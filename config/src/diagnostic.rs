@@ -115,6 +115,8 @@ codes! {
     Rewrite = Error "E029";
     /// A certificate, key or CA bundle that cannot be used.
     UnusableFile = Error "E030";
+    /// A field of an imported document that protects somebody and is not translated.
+    Unprotected = Error "E040";
     /// A cluster that no route names.
     UnusedCluster = Warning "W001";
     /// A route that no request can reach.
@@ -149,6 +151,8 @@ codes! {
     UnservedModel = Warning "W016";
     /// Replicas that the devices have no room for at once.
     NoRoom = Warning "W017";
+    /// A field of an imported document that is not translated.
+    NotTranslated = Warning "W040";
 }
 
 impl Serialize for Code {

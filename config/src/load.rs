@@ -2,6 +2,7 @@
 
 mod defaults;
 mod environment;
+mod imported;
 mod merge;
 
 use std::collections::HashMap;
@@ -9,6 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::diagnostic::{Code, Diagnostic, Diagnostics, Severity};
+use crate::import::{Options, is_kubernetes};
 use crate::model::{Config, Position};
 use crate::node::{self, Node, Value};
 use crate::schema::keys::{DefaultsKeys, FileKeys};
@@ -39,6 +41,7 @@ pub struct Loaded {
 }
 
 /// Loads a configuration from `files`, which are merged in the order given; `env` looks up environment variables.
+/// Objects of Kubernetes among them are translated; see [`load_with`].
 ///
 /// # Errors
 ///
@@ -47,8 +50,22 @@ pub fn load(
     files: &[SourceFile],
     env: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Loaded, Diagnostics> {
+    load_with(files, env, &Options::default())
+}
+
+/// Loads a configuration as [`load`] does, with what is to be known for objects of Kubernetes among the files: their
+/// native tree is merged behind the native files. `options.format`, `wanted` and `verbose` are not looked at.
+///
+/// # Errors
+///
+/// Those of [`load`], and what is lost of an object and protects somebody; what else is lost is a warning.
+pub fn load_with(
+    files: &[SourceFile],
+    env: &dyn Fn(&str) -> Option<String>,
+    options: &Options,
+) -> Result<Loaded, Diagnostics> {
     let mut reader = Reader::new(files);
-    let config = read(files, env, &mut reader);
+    let config = read(files, env, options, &mut reader);
     let mut findings = reader.finish();
     let order: HashMap<&str, usize> = files
         .iter()
@@ -77,6 +94,7 @@ pub fn load(
 fn read(
     files: &[SourceFile],
     env: &dyn Fn(&str) -> Option<String>,
+    options: &Options,
     reader: &mut Reader<'_>,
 ) -> Option<Config> {
     if let Some(first) = files.first()
@@ -95,20 +113,32 @@ fn read(
         return None;
     }
     let mut trees: Vec<Node> = Vec::new();
+    let mut objects: Vec<Node> = Vec::new();
+    let mut complete = true;
     for file in files {
-        let (tree, problems) = node::parse(file);
+        let (documents, problems) = node::parse_documents(file);
         problems
             .into_iter()
             .for_each(|problem| reader.report(problem));
-        trees.extend(tree);
+        complete &= documents.is_some();
+        let documents = documents.into_iter().flatten();
+        let (foreign, native): (Vec<Node>, Vec<Node>) = documents.partition(is_kubernetes);
+        if let Some(second) = native.get(1) {
+            reader.report(node::several(&second.position));
+            complete = false;
+        } else {
+            trees.extend(native);
+        }
+        objects.extend(foreign);
     }
-    trees.retain(|tree| !refuse_kubernetes(tree, reader));
-    let complete = trees.len() == files.len();
     for tree in &mut trees {
         environment::expand(tree, env, reader);
     }
     for tree in &trees {
         refuse_open_allow(tree, reader);
+    }
+    if !objects.is_empty() {
+        trees.push(imported::translate(&objects, &trees, options, reader));
     }
     let mut root = merge::merge(trees, reader);
     if let Some(defaults) = defaults::take(&mut root) {
@@ -138,15 +168,6 @@ fn refuse_open_allow(tree: &Node, reader: &mut Reader<'_>) {
             reader.report(finding.help("write `allow: []` for nobody, or leave the key out"));
         }
     }
-}
-
-/// Reports a Kubernetes object, so that its keys are not reported one by one.
-fn refuse_kubernetes(tree: &Node, reader: &mut Reader<'_>) -> bool {
-    let (Some(_), Some(kind)) = (tree.get("apiVersion"), tree.get("kind")) else {
-        return false;
-    };
-    reader.not_built(&kind.position, Path::ROOT, "kind");
-    true
 }
 
 /// Makes the position of a tree that no file has.

@@ -14,6 +14,8 @@ use crate::model::Position;
 
 /// Levels of nesting; the deepest key of the model is at ten.
 const MAX_DEPTH: usize = 48;
+/// Documents of one file.
+const MAX_DOCUMENTS: usize = 100_000;
 /// Nodes of one file after aliases are expanded.
 const MAX_NODES: usize = 16_000_000;
 /// Nodes that aliases of one file may copy.
@@ -125,9 +127,32 @@ impl Node {
     }
 }
 
-/// Reads one file. An empty file is an empty map. On problems that leave a tree, such as a key that is written twice,
-/// the findings come along with the tree.
+/// Reads one file that holds one document; see [`parse_documents`]. An empty file is an empty map.
 pub fn parse(source: &SourceFile) -> (Option<Node>, Vec<Diagnostic>) {
+    let (documents, mut problems) = parse_documents(source);
+    let mut documents = documents.into_iter().flatten();
+    let first = documents.next();
+    if let Some(second) = documents.next() {
+        problems.push(several(&second.position));
+        return (None, problems);
+    }
+    (first, problems)
+}
+
+/// Reports a native document that is not the only one of its file.
+pub(crate) fn several(position: &Position) -> Diagnostic {
+    Diagnostic::new(
+        Code::Document,
+        position,
+        "the file holds more than one YAML document",
+    )
+    .help("remove the `---`, or put each document into a file of its own")
+}
+
+/// Reads the documents of one file, in their order; empty ones are left out, and a file without any holds an empty
+/// map. `None`: the text is no YAML, or too deep or too large. On problems that leave trees, such as a key that is
+/// written twice, the findings come along with the trees.
+pub fn parse_documents(source: &SourceFile) -> (Option<Vec<Node>>, Vec<Diagnostic>) {
     let at = |line, column| Position {
         file: Arc::clone(&source.name),
         line,
@@ -150,38 +175,48 @@ pub fn parse(source: &SourceFile) -> (Option<Node>, Vec<Diagnostic>) {
             )],
         );
     }
-    match serde_saphyr::from_str_with_options::<Spanned<Raw>>(text, options()) {
+    match serde_saphyr::from_multiple_with_options::<Spanned<Raw>>(text, options()) {
         Ok(raw) => {
             let mut converter = Converter {
                 file: &source.name,
                 text,
                 problems: Vec::new(),
             };
-            let mut node = converter.node(raw);
-            if node.is_null() {
-                node.value = Value::Map(Vec::new());
+            let mut documents: Vec<Node> = raw.into_iter().map(|raw| converter.node(raw)).collect();
+            documents.retain(|node| !node.is_null());
+            if documents.is_empty() {
+                documents.push(Node {
+                    position: at(1, 1),
+                    value: Value::Map(Vec::new()),
+                });
             }
-            (Some(node), converter.problems)
+            (Some(documents), converter.problems)
         }
-        Err(error) => {
-            let finding = syntax_error(&error, &at);
-            let cause = brackets::unbalanced(text).filter(|_| finding.code == Code::Syntax);
-            let cause = cause.filter(|(line, ..)| *line <= finding.position.line);
-            let finding = if opens_variable(text, &finding.position) {
-                finding.help("inside brackets a value with `${` needs quotes: `\"${PORT}\"`")
-            } else {
-                finding
-            };
-            let finding = cause.map_or(finding, |(line, column, message)| {
-                Diagnostic::new(
-                    Code::Syntax,
-                    &at(line, column),
-                    format!("this is not YAML: {message}"),
-                )
-            });
-            (None, vec![finding])
-        }
+        Err(error) => (None, vec![unreadable(&error, text, &at)]),
     }
+}
+
+/// Says why a text is no YAML, and where the cause probably is.
+fn unreadable(
+    error: &serde_saphyr::Error,
+    text: &str,
+    at: &dyn Fn(u32, u32) -> Position,
+) -> Diagnostic {
+    let finding = syntax_error(error, at);
+    let cause = brackets::unbalanced(text).filter(|_| finding.code == Code::Syntax);
+    let cause = cause.filter(|(line, ..)| *line <= finding.position.line);
+    let finding = if opens_variable(text, &finding.position) {
+        finding.help("inside brackets a value with `${` needs quotes: `\"${PORT}\"`")
+    } else {
+        finding
+    };
+    cause.map_or(finding, |(line, column, message)| {
+        Diagnostic::new(
+            Code::Syntax,
+            &at(line, column),
+            format!("this is not YAML: {message}"),
+        )
+    })
 }
 
 /// True for the brace of a `${`, which ends a plain value inside brackets.
@@ -199,7 +234,7 @@ fn options() -> serde_saphyr::Options {
         max_events: MAX_NODES * 2,
         max_nodes: MAX_NODES,
         max_depth: MAX_DEPTH,
-        max_documents: 1,
+        max_documents: MAX_DOCUMENTS,
         flow_nesting_limit: MAX_DEPTH,
         max_aliases: 100_000,
         max_anchors: 10_000,
@@ -237,13 +272,11 @@ fn syntax_error(error: &serde_saphyr::Error, at: &dyn Fn(u32, u32) -> Position) 
         .unwrap_or_default()
         .trim()
         .to_owned();
-    match error {
-        serde_saphyr::Error::MultipleDocuments { .. } => Diagnostic::new(
-            Code::Document,
-            &position,
-            "the file holds more than one YAML document",
-        )
-        .help("remove the `---`, or put each document into a file of its own"),
+    let mut cause = error;
+    while let serde_saphyr::Error::AliasError { error, .. } = cause {
+        cause = error;
+    }
+    match cause {
         serde_saphyr::Error::Budget { .. }
         | serde_saphyr::Error::AliasReplayLimitExceeded { .. }
         | serde_saphyr::Error::AliasReplayStackDepthExceeded { .. }

@@ -90,10 +90,12 @@ fn what_is_not_built_is_not_unknown() {
 }
 
 #[test]
-fn kubernetes_objects_are_not_built() {
+fn kubernetes_objects_that_are_not_translated() {
     answers(
-        "apiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata: {name: a}\nspec: {}\n",
-        &["2:7 E011 `kind` is not built yet: this version of forebay does not have the feature"],
+        "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: a}\nspec: {}\n",
+        &[
+            "2:7 E040 lost: AuthorizationPolicy default/a: this kind is not translated; use `access` of a route",
+        ],
     );
 }
 

@@ -1,7 +1,7 @@
 //! The subcommands of `forebay`, one file each.
 //!
 //! Exit codes: 0 done, 1 refused (an illegal configuration, or the proxy said no), 2 unreadable, unreachable or
-//! misused.
+//! misused; `import` has 3 for what is lost.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -10,6 +10,7 @@ pub mod client;
 pub mod completion;
 pub mod demo;
 pub mod drain;
+pub mod import;
 pub mod proxy;
 pub mod reload;
 pub mod routes;

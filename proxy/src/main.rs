@@ -37,6 +37,8 @@ enum Command {
     Demo(cli::demo::DemoArgs),
     /// Check a configuration and print every problem at once.
     Validate(cli::validate::ValidateArgs),
+    /// Turn documents of Istio, Gateway API, Ingress, KServe or llama-swap into a configuration.
+    Import(cli::import::ImportArgs),
     /// Make a running proxy read its configuration again, and wait for the result.
     Reload(cli::reload::ReloadArgs),
     /// Make a running proxy finish its work and stop.
@@ -72,6 +74,7 @@ fn main() -> ExitCode {
         Command::Proxy(args) => block_on(cli::proxy::run(args)),
         Command::Demo(args) => block_on(cli::demo::run(args)),
         Command::Validate(args) => block_on(cli::validate::run(args)),
+        Command::Import(args) => block_on(cli::import::run(args)),
         Command::Reload(args) => block_on(cli::reload::run(args)),
         Command::Drain(args) => block_on(cli::drain::run(args)),
         Command::Status(args) => block_on(cli::status::run(args)),
