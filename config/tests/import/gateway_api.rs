@@ -23,7 +23,7 @@ use forebay_config::import::{CertificateFiles, Options, Translation, to_yaml, tr
 use forebay_config::load::load_with;
 use forebay_config::model::{Action, PathOptions, Route};
 use forebay_config::rewrite::{RequestOrigin, location, rewritten_path};
-use forebay_config::route::{Lookup, RequestHead, RouteTable};
+use forebay_config::route::{Lookup, ModelName, RequestHead, RouteTable};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
 use crate::support::{comparable, file, parsed};
@@ -145,13 +145,15 @@ impl Ask {
             query,
             method: &self.method,
             headers: &self.headers,
+            model: ModelName::None,
         };
         let (route, matched) = match table.find(&head) {
-            Lookup::NotFound => return "404".to_owned(),
+            Lookup::NotFound | Lookup::NeedsModel { .. } => return "404".to_owned(),
             Lookup::MethodNotAllowed { .. } => return "405".to_owned(),
             Lookup::Found { route, matched } => (&routes[route], matched),
         };
         let done = match &route.action {
+            Action::ByModel => "by model".to_owned(),
             Action::Respond(respond) => respond.status.as_u16().to_string(),
             Action::Redirect(redirect) => {
                 let port = self.listener.rsplit_once('-').unwrap().1.parse().unwrap();

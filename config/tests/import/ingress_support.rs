@@ -5,7 +5,7 @@ use std::sync::Arc;
 use forebay_config::import::{CertificateFiles, Options, to_yaml, translate};
 use forebay_config::load::{Loaded, load_with};
 use forebay_config::rewrite::{RequestOrigin, location, rewritten_path};
-use forebay_config::route::{Lookup, RequestHead, RouteTable};
+use forebay_config::route::{Lookup, ModelName, RequestHead, RouteTable};
 use forebay_config::{Action, Config, PathOptions, Route};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
@@ -114,10 +114,13 @@ pub(crate) fn found(
         query,
         method: &Method::GET,
         headers: &map,
+        model: ModelName::None,
     };
     let (route, matched) = match table.find(&head) {
         Lookup::Found { route, matched } => (Arc::clone(&routes[route]), matched),
-        Lookup::MethodNotAllowed { .. } | Lookup::NotFound => return None,
+        Lookup::MethodNotAllowed { .. } | Lookup::NotFound | Lookup::NeedsModel { .. } => {
+            return None;
+        }
     };
     let shown = match &route.action {
         Action::Forward(_) => match &route.rewrite.path {
@@ -135,7 +138,7 @@ pub(crate) fn found(
             };
             location(redirect, origin, &path, query)
         }
-        Action::Respond(_) => path.clone(),
+        Action::Respond(_) | Action::ByModel => path.clone(),
     };
     Some((route, shown))
 }
@@ -168,6 +171,7 @@ pub(crate) fn ask_at(
             });
             format!("{} {shown}", members.collect::<Vec<_>>().join("+"))
         }
+        Action::ByModel => format!("by model {shown}"),
         Action::Redirect(redirect) => format!("{} {shown}", redirect.status.as_u16()),
         Action::Respond(respond) => respond.status.as_u16().to_string(),
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use forebay_config::import::{Options, Translation, to_yaml, translate};
 use forebay_config::load::load_with;
 use forebay_config::rewrite::{RequestOrigin, location, rewritten_path};
-use forebay_config::route::{Lookup, RequestHead, RouteTable};
+use forebay_config::route::{Lookup, ModelName, RequestHead, RouteTable};
 use forebay_config::{Action, Config, PathOptions, Route};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
@@ -96,13 +96,15 @@ pub(crate) fn ask_at(
         query,
         method: &method,
         headers: &map,
+        model: ModelName::None,
     };
     let (route, matched) = match table.find(&head) {
         Lookup::Found { route, matched } => (&routes[route], matched),
         Lookup::MethodNotAllowed { .. } => return "405".to_owned(),
-        Lookup::NotFound => return "404".to_owned(),
+        Lookup::NotFound | Lookup::NeedsModel { .. } => return "404".to_owned(),
     };
     match &route.action {
+        Action::ByModel => "by model".to_owned(),
         Action::Forward(members) => {
             let path = match &route.rewrite.path {
                 Some(rewrite) => {

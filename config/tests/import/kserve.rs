@@ -6,7 +6,7 @@ use std::time::Duration;
 use forebay_config::import::{Format, Options, to_yaml, translate};
 use forebay_config::load::load;
 use forebay_config::node::parse_documents;
-use forebay_config::route::{Lookup, RequestHead, RouteTable};
+use forebay_config::route::{Lookup, ModelName, RequestHead, RouteTable};
 use forebay_config::{Action, Config, Route};
 use http::{HeaderMap, Method};
 
@@ -44,6 +44,7 @@ fn ask(config: &Config, host: &str, path: &str) -> String {
         query: None,
         method: &Method::POST,
         headers: &HeaderMap::new(),
+        model: ModelName::None,
     };
     let Lookup::Found { route, .. } = table.find(&head) else {
         return "none".to_owned();
