@@ -17,7 +17,7 @@ use crate::exchange::Exchange;
 use crate::flow::Flow;
 use crate::patience::{Vigil, page};
 use crate::room::{Due, Slot, Ticket, Waiting};
-use crate::sending::Sending;
+use crate::sending::{Sending, head};
 use crate::snapshot::ClusterView;
 use crate::upload::RequestBody;
 
@@ -161,7 +161,11 @@ impl Sending<'_> {
         let upload = request.body_mut().share();
         let mut reads = upload.is_some();
         let mut vigil = Vigil::keep(self, request, exchange, waiting.since());
+        let mut compact = false;
         let meanwhile = |cx: &mut Context<'_>| {
+            if !std::mem::replace(&mut compact, true) {
+                head::compact(request);
+            }
             if let (true, Some(upload)) = (reads, &upload) {
                 reads = upload.poll_ahead(budget, flow, cx).is_pending();
                 if !reads {

@@ -1,7 +1,7 @@
 //! Attempts: an endpoint, a connection, a request, and another endpoint as far as the route allows.
 
 mod attempt;
-mod head;
+pub(crate) mod head;
 mod spare;
 mod turned_away;
 

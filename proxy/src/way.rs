@@ -162,7 +162,9 @@ impl<'w> Way<'w> {
         }
         // Named in the target, or named as hop-by-hop, or not there at all in HTTP/1.0.
         let host_lost = host_moved || survey.hop_by_hop || version == Version::HTTP_10;
-        outgoing::address(headers, config, host_lost.then(|| plan.host.clone()), http2);
+        // Taken from the plan, which lives on: it is a part of the block that the client's head was read into.
+        let host = std::mem::replace(&mut plan.host, HeaderValue::from_static(""));
+        outgoing::address(headers, config, host_lost.then_some(host), http2);
         if survey.hop_by_hop && !http2 && headers.contains_key(TE) {
             headers.insert(CONNECTION, HeaderValue::from_static("te"));
         }

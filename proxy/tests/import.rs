@@ -8,6 +8,7 @@ const ROUTES: &str = "apiVersion: gateway.networking.k8s.io/v1
 kind: HTTPRoute
 metadata: {name: iris, namespace: ml}
 spec:
+  parentRefs: [{name: public}]
   rules:
   - matches: [{path: {type: PathPrefix, value: /iris}}]
     backendRefs: [{name: iris, port: 80}]
@@ -62,7 +63,7 @@ fn what_is_lost_is_named_with_its_place_and_exits_with_3() {
     let output = import(&[], &lossy);
     let (yaml, findings) = texts(&output);
     assert_eq!(output.status.code(), Some(3), "{findings}");
-    assert!(findings.contains(":5:"), "{findings}");
+    assert!(findings.contains("-:6:"), "{findings}");
     assert!(findings.contains("lost: HTTPRoute ml/iris"), "{findings}");
     assert!(findings.contains("novelty"), "{findings}");
     assert!(yaml.contains("routes:"), "{yaml}");

@@ -3,6 +3,8 @@
 //! Most never are. A clone of its fields would count up and down the owner of each, and keep the blocks that they were
 //! read into for as long as an endpoint thinks; bytes are one short copy.
 
+use bytes::BytesMut;
+use http::uri::PathAndQuery;
 use http::{HeaderName, HeaderValue, Method, Request, Uri, Version};
 
 /// Bytes that most heads fit into.
@@ -78,6 +80,38 @@ impl Head {
     }
 }
 
+/// Moves what a head holds out of the blocks of 8 KiB and more that it was read into, and that it would keep for as long
+/// as it waits, into one of its own size.
+pub(crate) fn compact<B>(request: &mut Request<B>) {
+    let path = request
+        .uri()
+        .path_and_query()
+        .map_or("", |path| path.as_str());
+    let values = request.headers().values().map(HeaderValue::len);
+    let mut block = BytesMut::with_capacity(path.len() + values.sum::<usize>());
+    let length = path.len();
+    block.extend_from_slice(path.as_bytes());
+    for value in request.headers().values() {
+        block.extend_from_slice(value.as_bytes());
+    }
+    let mut block = block.freeze();
+    let mut parts = request.uri().clone().into_parts();
+    if let Ok(path) = PathAndQuery::from_maybe_shared(block.split_to(length))
+        && parts.path_and_query.is_some()
+    {
+        parts.path_and_query = Some(path);
+        if let Ok(uri) = Uri::from_parts(parts) {
+            *request.uri_mut() = uri;
+        }
+    }
+    for value in request.headers_mut().values_mut() {
+        if let Ok(mut copy) = HeaderValue::from_maybe_shared(block.split_to(value.len())) {
+            copy.set_sensitive(value.is_sensitive());
+            *value = copy;
+        }
+    }
+}
+
 /// Adds a part; those of a head are far shorter than 2 GiB, see `limits.header_bytes`.
 fn put(bytes: &mut Vec<u8>, part: &[u8], flag: u32) {
     bytes.extend_from_slice(&(part.len() as u32 | flag).to_ne_bytes());
@@ -110,6 +144,31 @@ mod tests {
             fields.map(of).collect::<Vec<_>>()
         };
         assert_eq!(fields(again.headers()), fields(request.headers()));
+    }
+
+    #[test]
+    fn a_compact_head_is_the_same_in_one_block() {
+        let read = bytes::Bytes::from(b"/v1/chat?x=1 one two".repeat(1000));
+        let mut request = Request::builder().uri("http://h.example:80/");
+        let path = PathAndQuery::from_maybe_shared(read.slice(..12)).unwrap();
+        let headers = request.headers_mut().unwrap();
+        for (name, at) in [("x-a", 13..16), ("x-a", 17..20), ("x-none", 0..0)] {
+            let value = HeaderValue::from_maybe_shared(read.slice(at)).unwrap();
+            headers.append(name, value);
+        }
+        headers.get_mut("x-a").unwrap().set_sensitive(true);
+        let mut request = request.body(()).unwrap();
+        let mut parts = request.uri().clone().into_parts();
+        parts.path_and_query = Some(path);
+        *request.uri_mut() = Uri::from_parts(parts).unwrap();
+        assert!(!read.is_unique());
+        let before = request.clone();
+        compact(&mut request);
+        assert_eq!(request.uri(), before.uri());
+        assert_eq!(request.headers(), before.headers());
+        assert!(request.headers()["x-a"].is_sensitive());
+        drop(before);
+        assert!(read.is_unique(), "nothing keeps what it was read into");
     }
 
     #[test]

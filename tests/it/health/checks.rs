@@ -70,6 +70,7 @@ async fn a_tcp_listener_and_copies_respect_them_as_well() {
     let tcp = "address: '127.0.0.1:0', protocol: tcp}]";
     let text = text.replace("cluster: a}", "cluster: a, listeners: [main]}");
     let proxy = Proxy::start(&text.replace("address: '127.0.0.1:0'}]", tcp)).await;
+    shows(&proxy, &one, 1.0).await; // its first check is over
     one.ready.store(500, SeqCst);
     shows(&proxy, &one, 0.0).await;
     shows(&proxy, &two, 1.0).await;
